@@ -1,0 +1,108 @@
+import { Context } from '@temporalio/activity';
+import type { SessionRole } from '../src/contract.ts';
+import { applicationName } from '../src/contract.ts';
+import { MigrationError } from '../src/domain/failure.ts';
+import type { Migration, ServerIdentity } from '../src/domain/migration.ts';
+import { LIMITS } from '../src/limits.ts';
+import type { Endpoint, Session, SessionOptions } from '../src/postgres/connection.ts';
+import { connect } from '../src/postgres/connection.ts';
+import { redact, toMigrationError } from '../src/postgres/sqlstate.ts';
+
+/** What a worker gives to its activities. */
+export interface ActivityDeps {
+  /** Resolves a plan's reference (`env:NAME`, `service:NAME`, a URI) in this worker. */
+  endpoint(reference: string, server: 'source' | 'target'): Endpoint;
+  /** Whether this worker saw the four search attributes registered on its Temporal namespace. */
+  searchAttributes: boolean;
+}
+
+/** Aborted when Temporal cancels the activity or the worker shuts down. */
+export const activitySignal = (): AbortSignal => Context.current().cancellationSignal;
+
+/** Heartbeats from a timer, with what `details` says at that moment, until `work` is over. */
+export async function heartbeating<T>(details: () => unknown, work: () => Promise<T>): Promise<T> {
+  const context = Context.current();
+  context.heartbeat(details());
+  const timer = setInterval(() => context.heartbeat(details()), LIMITS.heartbeatEveryMs);
+  try {
+    return await work();
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+type Options = Pick<SessionOptions, 'replication' | 'settings'>;
+
+/** Opens a session on the database being migrated, on the source, after comparing the server's identity. */
+export function openSource(deps: ActivityDeps, m: Migration, role: SessionRole, options: Options = {}): Promise<Session> {
+  return open(deps.endpoint(m.plan.source, 'source'), m, m.database, role, options);
+}
+
+/** The same on the target. `database`: another one than the one being migrated, e.g. to create that. */
+export function openTarget(
+  deps: ActivityDeps,
+  m: Migration,
+  role: SessionRole,
+  options: Options & { database?: string } = {},
+): Promise<Session> {
+  const endpoint = deps.endpoint(m.plan.target, 'target');
+  return open(endpoint, m, options.database ?? m.database, role, options);
+}
+
+async function open(endpoint: Endpoint, m: Migration, database: string, role: SessionRole, options: Options): Promise<Session> {
+  const session = await connect(endpoint, {
+    ...options,
+    database,
+    applicationName: applicationName(m.id, role),
+    signal: activitySignal(),
+  });
+  try {
+    await requireIdentity(session, m.servers[endpoint.server], endpoint.server === 'source' ? m.sourceOid : null);
+    return session;
+  } catch (error) {
+    session.destroy();
+    throw error;
+  }
+}
+
+export async function readIdentity(session: Session): Promise<ServerIdentity & { databaseOid: number }> {
+  const row = await session.one<{ id: string; oid: string }>(
+    `SELECT (SELECT system_identifier::text FROM pg_control_system()) AS id,
+            (SELECT oid::text FROM pg_database WHERE datname = current_database()) AS oid`,
+  );
+  return { systemIdentifier: row.id, version: session.version, databaseOid: Number(row.oid) };
+}
+
+/** Two workers may resolve one reference to different servers; nothing may be written to the wrong one. */
+async function requireIdentity(session: Session, pinned: ServerIdentity, databaseOid: number | null): Promise<void> {
+  const { server } = session.endpoint;
+  const found = await readIdentity(session);
+  if (found.systemIdentifier === pinned.systemIdentifier && (databaseOid === null || databaseOid === found.databaseOid)) return;
+  const what = found.systemIdentifier === pinned.systemIdentifier ? 'another database of the same name' : 'another server';
+  throw new MigrationError(
+    'WrongServer',
+    `The ${server} that this worker reaches is ${what} than the one that was validated ` +
+      `(system identifier ${found.systemIdentifier} instead of ${pinned.systemIdentifier}, database oid ${found.databaseOid}).`,
+  );
+}
+
+/** Opens, works, closes; an error of the server becomes one of ours, saying what was being done. */
+export async function withSession<T>(opening: Promise<Session>, doing: string, work: (session: Session) => Promise<T>): Promise<T> {
+  const session = await opening;
+  try {
+    return await work(session);
+  } catch (error) {
+    // The backend's end is a consequence of our own cancellation, not news.
+    activitySignal().throwIfAborted();
+    throw toMigrationError(error, { server: session.endpoint.server, doing });
+  } finally {
+    await session.close();
+  }
+}
+
+/** Waits one poll interval, or throws at once when the activity is cancelled. */
+export async function nextPoll(ms: number = LIMITS.pollMs): Promise<void> {
+  await Context.current().sleep(ms);
+}
+
+export { redact };

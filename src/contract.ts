@@ -1,0 +1,63 @@
+/**
+ * The wire: every name by which the outside, or a history written by an older worker, knows this program.
+ * Changing one breaks running migrations.
+ */
+
+/** Workflows and short activities. `PGTRANSIT_TASK_QUEUE` and `--task-queue` replace it. */
+export const DEFAULT_TASK_QUEUE = 'pgtransit';
+
+/** Long activities (lanes, waits) have a queue of their own, so that they cannot starve a stop or a cleanup. */
+export const lanesTaskQueue = (taskQueue: string): string => `${taskQueue}-lanes`;
+
+export const WORKFLOW = {
+  migrateCluster: 'migrateCluster',
+  migrateDatabase: 'migrateDatabase',
+  validateCluster: 'validateCluster',
+} as const;
+
+/** Child workflow id: `<parent id>/<database>`. */
+export const childWorkflowId = (parentId: string, database: string): string => `${parentId}/${database}`;
+
+export const MESSAGE = {
+  /** Signal and update. */
+  stopReplication: 'stopReplication',
+  /** Update; between parent and child also a signal. */
+  resolve: 'resolve',
+  /** Query. */
+  progress: 'progress',
+  /** Signal from a child to its parent. */
+  databaseProgress: 'databaseProgress',
+} as const;
+
+/** All of type Keyword. */
+export const SEARCH_ATTRIBUTE = {
+  cluster: 'PgCluster',
+  database: 'PgDatabase',
+  phase: 'PgMigrationPhase',
+  attention: 'PgAttention',
+} as const;
+
+/** Starts every name that pgtransit gives to something on a server. */
+export const NAME_PREFIX = 'pgtransit_';
+
+/** The bookkeeping schema on each target database while its migration runs. */
+export const LEDGER_SCHEMA = 'pgtransit';
+
+export type SessionRole = 'holder' | 'keep' | 'copy' | 'index' | 'control';
+
+/** Slot, publication and subscription of one generation share one name. `id`: the migration's 12 hex digits. */
+export const generationName = (id: string, generation: number): string => `${NAME_PREFIX}${id}_g${generation}`;
+
+export const applicationName = (id: string, role: SessionRole): string => `${NAME_PREFIX}${id}_${role}`;
+
+export interface StopRequest {
+  databases?: string[];
+  reason?: string;
+}
+
+export type ResolveAction = 'retry' | 'skip' | 'abort';
+
+export interface ResolveRequest {
+  database?: string;
+  action: ResolveAction;
+}

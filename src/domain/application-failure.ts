@@ -1,0 +1,42 @@
+import { ApplicationFailure } from '@temporalio/common';
+import type { FailureDetails, FailureType } from './failure.ts';
+import { FAILURES, MigrationError } from './failure.ts';
+
+/** The one way in which one of our errors enters a history: first line what happened, then what to do. */
+export function toApplicationFailure(error: MigrationError, moreDetails: unknown[] = []): ApplicationFailure {
+  return ApplicationFailure.create({
+    type: error.type,
+    message: `${error.message} ${error.details.next}`,
+    nonRetryable: !error.retryable,
+    details: [error.details, ...moreDetails],
+  });
+}
+
+export interface ReadFailure {
+  type: FailureType | 'Unknown';
+  message: string;
+  details: FailureDetails | null;
+}
+
+/** Reads a failure back, wherever in the chain of causes (activity, child workflow) it lies. */
+export function readFailure(error: unknown): ReadFailure {
+  for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
+    if (cause instanceof ApplicationFailure) {
+      const type = cause.type;
+      const known = type !== undefined && type !== null && type in FAILURES;
+      return {
+        type: known ? (type as FailureType) : 'Unknown',
+        message: cause.message,
+        details: known ? ((cause.details?.[0] ?? null) as FailureDetails | null) : null,
+      };
+    }
+    if (cause instanceof MigrationError) return { type: cause.type, message: cause.message, details: cause.details };
+  }
+  return { type: 'Unknown', message: deepestMessage(error), details: null };
+}
+
+function deepestMessage(error: unknown): string {
+  let message = String(error);
+  for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) message = cause.message;
+  return message;
+}

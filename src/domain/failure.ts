@@ -1,0 +1,59 @@
+/**
+ * Everything that can go wrong, as a closed set. `retry` says whether waiting can mend it by itself: then Temporal
+ * tries again; everything else parks the migration or fails it, as the plan's `onError` says.
+ */
+export const FAILURES = {
+  InvalidPlan: { retry: false, next: 'Correct the plan and start the workflow again.' },
+  ValidationFailed: { retry: false, next: 'Mend each finding, then start the workflow again.' },
+  ConnectionFailed: { retry: true, next: 'Check that the server runs and can be reached from the worker.' },
+  ServerBusy: { retry: true, next: 'Wait, or free the connection, lock or resource that it names.' },
+  SlotBlocked: { retry: true, next: 'End or commit the transactions that it names; slot creation waits for them.' },
+  AuthenticationFailed: { retry: false, next: "Correct the worker's credentials, then resolve with retry." },
+  PrivilegeMissing: { retry: false, next: 'Grant the privilege, then resolve with retry.' },
+  ProgramMissing: { retry: false, next: 'Install the program on every worker, then resolve with retry.' },
+  WrongServer: { retry: false, next: 'Make every worker resolve the reference to the same server, then resolve with retry.' },
+  TargetNotEmpty: { retry: false, next: 'Drop the database on the target or exclude it.' },
+  AnotherMigration: { retry: false, next: 'Cancel the other migration, or clean up what it left.' },
+  SnapshotLost: { retry: false, next: 'Start the migration again.' },
+  SchemaFailed: { retry: false, next: 'Mend the object that it names, then resolve with retry.' },
+  CopyFailed: { retry: false, next: 'Mend the table that it names, then resolve with retry.' },
+  IndexFailed: { retry: false, next: 'Mend the index that it names, then resolve with retry.' },
+  ConstraintFailed: { retry: false, next: 'Mend the rows or the constraint that it names, then resolve with retry.' },
+  RowsDiffer: { retry: false, next: 'Compare the tables that it names before anything else is done.' },
+  NotComplete: { retry: false, next: 'Resolve with retry; nothing was sealed.' },
+  SlotLost: { retry: false, next: 'Start the migration again; the slot no longer has the changes.' },
+  ApplyFailed: { retry: false, next: 'Mend the row or table on the target that it names, then resolve with retry.' },
+  ServerError: { retry: false, next: 'Read the message; mend the cause, then resolve with retry.' },
+  Aborted: { retry: false, next: 'Start the migration again when it is wanted.' },
+  DatabasesFailed: { retry: false, next: 'Read the report in the details; start again for the databases that failed.' },
+} as const satisfies Record<string, { retry: boolean; next: string }>;
+
+export type FailureType = keyof typeof FAILURES;
+
+export interface FailureDetails {
+  /** Quoted as SQL quotes it; null when no single object is to blame. */
+  object: string | null;
+  sqlstate: string | null;
+  next: string;
+}
+
+/** `message` is a sentence for a person. It holds no secret: say what happened, and to which object. */
+export class MigrationError extends Error {
+  override readonly name = 'MigrationError';
+  readonly type: FailureType;
+  readonly details: FailureDetails;
+
+  constructor(type: FailureType, message: string, details: Partial<FailureDetails> = {}) {
+    super(message);
+    this.type = type;
+    this.details = {
+      object: details.object ?? null,
+      sqlstate: details.sqlstate ?? null,
+      next: details.next ?? FAILURES[type].next,
+    };
+  }
+
+  get retryable(): boolean {
+    return FAILURES[this.type].retry;
+  }
+}

@@ -1,0 +1,30 @@
+/** Where a migration stands, in the order in which the phases follow each other. */
+export const PHASES = [
+  'validating',
+  'preparing',
+  'copying',
+  'indexing',
+  'subscribing',
+  'catching-up',
+  'streaming',
+  'stopping',
+  'finishing',
+  'done',
+  'failed',
+  'cancelled',
+] as const;
+
+export type Phase = (typeof PHASES)[number];
+
+const ENDED: readonly Phase[] = ['done', 'failed', 'cancelled'];
+
+export const hasEnded = (phase: Phase): boolean => ENDED.includes(phase);
+
+/** The cluster is as far as its slowest database that still runs; an ended one counts only when all have ended. */
+export function slowestPhase(phases: readonly Phase[]): Phase {
+  const running = phases.filter((phase) => !hasEnded(phase));
+  if (running.length > 0) return running.reduce((a, b) => (PHASES.indexOf(a) <= PHASES.indexOf(b) ? a : b));
+  if (phases.includes('failed')) return 'failed';
+  if (phases.includes('cancelled')) return 'cancelled';
+  return phases.length > 0 ? 'done' : 'validating';
+}

@@ -1,0 +1,103 @@
+import * as v from 'valibot';
+import { MigrationError } from './failure.ts';
+
+const names = v.optional(v.array(v.string()), []);
+const count = (least: number, most: number) => v.pipe(v.number(), v.integer(), v.minValue(least), v.maxValue(most));
+const scope = v.optional(v.strictObject({ include: names, exclude: names }), {});
+
+/** Every field has a default: `{}` is a complete plan. */
+const PlanSchema = v.strictObject({
+  /** Connection references: `env:NAME`, `service:NAME`, or a URI without a password. */
+  source: v.optional(v.string(), 'env:SOURCE_SERVICE_URI'),
+  target: v.optional(v.string(), 'env:TARGET_SERVICE_URI'),
+  /** How the target server reaches the source, when that differs from how the worker does. */
+  sourceForTarget: v.optional(v.nullable(v.string()), null),
+  databases: scope,
+  tables: scope,
+  roles: v.optional(
+    v.strictObject({ exclude: names, passwords: v.optional(v.picklist(['copy', 'placeholder']), 'copy') }),
+    {},
+  ),
+  extensions: v.optional(v.strictObject({ exclude: names, tables: v.optional(v.boolean(), true) }), {}),
+  method: v.optional(v.picklist(['auto', 'replication', 'dump', 'schema-only']), 'auto'),
+  createDatabases: v.optional(v.boolean(), true),
+  /** Bytes; null: no limit. */
+  maxTotalBytes: v.optional(v.nullable(count(0, Number.MAX_SAFE_INTEGER)), null),
+  allowOlderTarget: v.optional(v.boolean(), false),
+  stop: v.optional(
+    v.strictObject({
+      when: v.optional(v.picklist(['signal', 'caught-up']), 'signal'),
+      maxLagBytes: v.optional(count(0, Number.MAX_SAFE_INTEGER), 0),
+      fence: v.optional(v.picklist(['none', 'read-only']), 'none'),
+    }),
+    {},
+  ),
+  onError: v.optional(v.picklist(['park', 'fail']), 'park'),
+  verify: v.optional(v.picklist(['none', 'copied', 'full']), 'copied'),
+  parallelism: v.optional(
+    v.strictObject({
+      /** Databases being copied at once; a database's permit ends when it streams. */
+      databases: v.optional(count(1, 64), 2),
+      /** Copy lanes a database. */
+      copy: v.optional(count(1, 64), 4),
+      /** Index lanes a database. */
+      index: v.optional(count(1, 64), 2),
+    }),
+    {},
+  ),
+});
+
+export type Plan = v.InferOutput<typeof PlanSchema>;
+export type Method = Exclude<Plan['method'], 'auto'>;
+
+/**
+ * Reads what somebody gave to `temporal workflow start --input`; nothing is the same as `{}`.
+ * @throws MigrationError `InvalidPlan`, with one sentence for each thing that is wrong.
+ */
+export function parsePlan(input: unknown): Plan {
+  const result = v.safeParse(PlanSchema, input ?? {});
+  const problems = result.success ? contradictions(result.output) : result.issues.map(sentence);
+  if (!result.success || problems.length > 0) throw new MigrationError('InvalidPlan', problems.join(' '));
+  return result.output;
+}
+
+function sentence(issue: v.BaseIssue<unknown>): string {
+  const path = v.getDotPath(issue) ?? '';
+  if (path === '') return `The input must be one JSON object, but it is ${issue.received}.`;
+  if (issue.type === 'strict_object' && issue.expected === 'never') return `The plan has no field "${path}".`;
+  const expected = issue.expected ?? 'something else';
+  return `The plan's field "${path}" must be ${expected}, but it is ${issue.received}.`;
+}
+
+function contradictions(plan: Plan): string[] {
+  const problems: string[] = [];
+  for (const field of ['source', 'target', 'sourceForTarget'] as const) {
+    const reference = plan[field];
+    if (reference !== null) problems.push(...referenceProblems(field, reference));
+  }
+  if (plan.databases.include.length > 0 && plan.databases.include.every((name) => plan.databases.exclude.includes(name)))
+    problems.push('"databases.exclude" names every database of "databases.include", so nothing would be migrated.');
+  if (plan.verify === 'full' && plan.stop.fence === 'none' && plan.method === 'replication')
+    problems.push(
+      '"verify": "full" compares both sides after the last write, so it needs "stop.fence": "read-only"; use "copied" without a fence.',
+    );
+  return problems;
+}
+
+const REFERENCE = /^(env:[A-Za-z_][A-Za-z0-9_]*|service:[^\s]+|local:[A-Za-z0-9_-]+)$/;
+
+function referenceProblems(field: string, reference: string): string[] {
+  if (REFERENCE.test(reference)) return [];
+  const isUri = /^postgres(ql)?:\/\//.test(reference);
+  // The text itself is not repeated: it may hold the password that should not be here.
+  if (!isUri && !reference.includes('='))
+    return [`The plan's field "${field}" must be env:NAME, service:NAME or a postgres:// URI without a password.`];
+  const authority = reference.replace(/^[a-z]+:\/\//, '').split(/[/?]/)[0] ?? '';
+  const userinfo = authority.includes('@') ? authority.slice(0, authority.lastIndexOf('@')) : '';
+  const hasPassword = (isUri && userinfo.includes(':')) || /(^|[\s?&])(password|sslpassword)\s*=/i.test(reference);
+  if (!hasPassword) return [];
+  return [
+    `The plan's field "${field}" holds a password, and everybody who reads this history would see it. ` +
+      'Put the URI into an environment variable of the worker and refer to it as env:NAME.',
+  ];
+}

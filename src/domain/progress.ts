@@ -1,0 +1,95 @@
+import type { Method } from './plan.ts';
+import type { Phase } from './phase.ts';
+
+export interface Amount {
+  copied: number;
+  total: number;
+}
+
+/** What the query `progress` answers for one database. Bytes are those of the heap on the source. */
+export interface DatabaseProgress {
+  database: string;
+  method: Method | null;
+  phase: Phase;
+  /** A sentence when somebody must do something; else null. */
+  attention: string | null;
+  /** Bytes of WAL that the target has not confirmed; null while nothing streams. */
+  lagBytes: number | null;
+  tables: Amount;
+  bytes: Amount;
+  message: string;
+}
+
+export interface ClusterProgress {
+  id: string;
+  phase: Phase;
+  attention: string | null;
+  /** ISO 8601: when these numbers were measured. */
+  measuredAt: string;
+  databases: DatabaseProgress[];
+}
+
+export interface RoleReport {
+  role: string;
+  status: 'created' | 'exists' | 'failed';
+  message: string;
+}
+
+export interface DatabaseReport {
+  database: string;
+  method: Method | null;
+  status: 'done' | 'failed' | 'cancelled';
+  message: string;
+  tables: number;
+  rows: number;
+  bytes: number;
+  /** Seconds spent in each phase. */
+  seconds: Partial<Record<Phase, number>>;
+  /** WAL bytes that user transactions wrote on the source after the mark; null where there was no mark. */
+  walAfterMarkBytes: number | null;
+  warnings: string[];
+}
+
+export interface ClusterReport {
+  id: string;
+  status: 'done' | 'failed';
+  roles: RoleReport[];
+  databases: DatabaseReport[];
+}
+
+/** A failure of 2.3 MB was seen to hang its workflow for ever, so what may grow is capped long before. */
+export const MAX_DATABASE_REPORT_BYTES = 256 * 1024;
+export const MAX_REPORT_BYTES = 1024 * 1024;
+
+const sizeOf = (value: unknown): number => JSON.stringify(value).length * 2;
+
+/** Shortens the lists of a database's report, and says so, until it fits. */
+export function capDatabaseReport(report: DatabaseReport, limit = MAX_DATABASE_REPORT_BYTES): DatabaseReport {
+  if (sizeOf(report) <= limit) return report;
+  const message = report.message.length > 4000 ? `${report.message.slice(0, 4000)} …` : report.message;
+  const warnings: string[] = [];
+  let room = limit - sizeOf({ ...report, message, warnings: [] }) - 200;
+  for (const warning of report.warnings) {
+    const short = warning.length > 1000 ? `${warning.slice(0, 1000)} …` : warning;
+    if ((room -= sizeOf(short)) < 0) break;
+    warnings.push(short);
+  }
+  const dropped = report.warnings.length - warnings.length;
+  if (dropped > 0) warnings.push(`And ${dropped} more warnings.`);
+  return { ...report, message, warnings };
+}
+
+/** Caps each database, then, where there are many, all of them evenly. */
+export function capClusterReport(report: ClusterReport): ClusterReport {
+  const each = Math.min(MAX_DATABASE_REPORT_BYTES, Math.floor(MAX_REPORT_BYTES / 2 / Math.max(1, report.databases.length)));
+  const databases = report.databases.map((database) => capDatabaseReport(database, each));
+  const roles: RoleReport[] = [];
+  let room = MAX_REPORT_BYTES / 2;
+  for (const role of report.roles) {
+    if ((room -= sizeOf(role)) < 0) break;
+    roles.push(role);
+  }
+  const dropped = report.roles.length - roles.length;
+  if (dropped > 0) roles.push({ role: '', status: 'exists', message: `And ${dropped} more roles.` });
+  return { ...report, roles, databases };
+}
