@@ -3,7 +3,7 @@ import type { SessionRole } from '../src/contract.ts';
 import { applicationName } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import type { Migration, ServerIdentity } from '../src/domain/migration.ts';
-import { LIMITS } from '../src/limits.ts';
+import { LIMITS } from '../src/domain/limits.ts';
 import type { Endpoint, Session, SessionOptions } from '../src/postgres/connection.ts';
 import { connect } from '../src/postgres/connection.ts';
 import { redact, toMigrationError } from '../src/postgres/sqlstate.ts';
