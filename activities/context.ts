@@ -19,22 +19,36 @@ export interface ActivityDeps {
 /** Aborted when Temporal cancels the activity or the worker shuts down. */
 export const activitySignal = (): AbortSignal => Context.current().cancellationSignal;
 
-/** Heartbeats from a timer, with what `details` says at that moment, until `work` is over. */
+const reporters = new WeakMap<Context, () => unknown>();
+
+/**
+ * Heartbeats from a timer, with what `details` says at that moment, until `work` is over. Every step is wrapped in
+ * one; a step that has something to tell wraps its work again, and its details are shown instead.
+ */
 export async function heartbeating<T>(details: () => unknown, work: () => Promise<T>): Promise<T> {
   const context = Context.current();
-  context.heartbeat(details());
-  const timer = setInterval(() => context.heartbeat(details()), LIMITS.heartbeatEveryMs);
+  const outer = reporters.get(context);
+  reporters.set(context, details);
+  const beat = () => context.heartbeat(reporters.get(context)?.());
+  beat();
+  const timer = outer === undefined ? setInterval(beat, LIMITS.heartbeatEveryMs) : undefined;
   try {
     return await work();
   } finally {
     clearInterval(timer);
+    if (outer !== undefined) reporters.set(context, outer);
   }
 }
 
 type Options = Pick<SessionOptions, 'replication' | 'settings'>;
 
 /** Opens a session on the database being migrated, on the source, after comparing the server's identity. */
-export function openSource(deps: ActivityDeps, m: Migration, role: SessionRole, options: Options = {}): Promise<Session> {
+export function openSource(
+  deps: ActivityDeps,
+  m: Migration,
+  role: SessionRole,
+  options: Options = {},
+): Promise<Session> {
   return open(deps.endpoint(m.plan.source, 'source'), m, m.database, role, options);
 }
 
@@ -49,7 +63,13 @@ export function openTarget(
   return open(endpoint, m, options.database ?? m.database, role, options);
 }
 
-async function open(endpoint: Endpoint, m: Migration, database: string, role: SessionRole, options: Options): Promise<Session> {
+async function open(
+  endpoint: Endpoint,
+  m: Migration,
+  database: string,
+  role: SessionRole,
+  options: Options,
+): Promise<Session> {
   const session = await connect(endpoint, {
     ...options,
     database,
@@ -77,8 +97,10 @@ export async function readIdentity(session: Session): Promise<ServerIdentity & {
 async function requireIdentity(session: Session, pinned: ServerIdentity, databaseOid: number | null): Promise<void> {
   const { server } = session.endpoint;
   const found = await readIdentity(session);
-  if (found.systemIdentifier === pinned.systemIdentifier && (databaseOid === null || databaseOid === found.databaseOid)) return;
-  const what = found.systemIdentifier === pinned.systemIdentifier ? 'another database of the same name' : 'another server';
+  if (found.systemIdentifier === pinned.systemIdentifier && (databaseOid === null || databaseOid === found.databaseOid))
+    return;
+  const what =
+    found.systemIdentifier === pinned.systemIdentifier ? 'another database of the same name' : 'another server';
   throw new MigrationError(
     'WrongServer',
     `The ${server} that this worker reaches is ${what} than the one that was validated ` +
@@ -87,7 +109,11 @@ async function requireIdentity(session: Session, pinned: ServerIdentity, databas
 }
 
 /** Opens, works, closes; an error of the server becomes one of ours, saying what was being done. */
-export async function withSession<T>(opening: Promise<Session>, doing: string, work: (session: Session) => Promise<T>): Promise<T> {
+export async function withSession<T>(
+  opening: Promise<Session>,
+  doing: string,
+  work: (session: Session) => Promise<T>,
+): Promise<T> {
   const session = await opening;
   try {
     return await work(session);

@@ -6,7 +6,7 @@ import { FAILURES, MigrationError } from './failure.ts';
 export function toApplicationFailure(error: MigrationError, moreDetails: unknown[] = []): ApplicationFailure {
   return ApplicationFailure.create({
     type: error.type,
-    message: `${error.message} ${error.details.next}`,
+    message: `${error.message} ${error.details.next}`.trim(),
     nonRetryable: !error.retryable,
     details: [error.details, ...moreDetails],
   });

@@ -5,13 +5,17 @@
 export const FAILURES = {
   InvalidPlan: { retry: false, next: 'Correct the plan and start the workflow again.' },
   ValidationFailed: { retry: false, next: 'Mend each finding, then start the workflow again.' },
+  InvalidRequest: { retry: false, next: '' },
   ConnectionFailed: { retry: true, next: 'Check that the server runs and can be reached from the worker.' },
   ServerBusy: { retry: true, next: 'Wait, or free the connection, lock or resource that it names.' },
   SlotBlocked: { retry: true, next: 'End or commit the transactions that it names; slot creation waits for them.' },
   AuthenticationFailed: { retry: false, next: "Correct the worker's credentials, then resolve with retry." },
   PrivilegeMissing: { retry: false, next: 'Grant the privilege, then resolve with retry.' },
   ProgramMissing: { retry: false, next: 'Install the program on every worker, then resolve with retry.' },
-  WrongServer: { retry: false, next: 'Make every worker resolve the reference to the same server, then resolve with retry.' },
+  WrongServer: {
+    retry: false,
+    next: 'Make every worker resolve the reference to the same server, then resolve with retry.',
+  },
   TargetNotEmpty: { retry: false, next: 'Drop the database on the target or exclude it.' },
   AnotherMigration: { retry: false, next: 'Cancel the other migration, or clean up what it left.' },
   SnapshotLost: { retry: false, next: 'Start the migration again.' },

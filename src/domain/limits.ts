@@ -15,6 +15,8 @@ export const LIMITS = {
   /** The first and the longest pause between two measurements of a database; it doubles in between. */
   measureFirstMs: 5_000,
   measureMostMs: 300_000,
+  /** Times the number of databases: how often a streaming child tells its parent, whose history 50,000 events bound. */
+  reportToParentMs: 600_000,
 
   /** The holder ends by itself when no keep session was there for this long: the longest outage without a worker. */
   snapshotLeaseSeconds: 12 * 3600,

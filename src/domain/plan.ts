@@ -75,7 +75,10 @@ function contradictions(plan: Plan): string[] {
     const reference = plan[field];
     if (reference !== null) problems.push(...referenceProblems(field, reference));
   }
-  if (plan.databases.include.length > 0 && plan.databases.include.every((name) => plan.databases.exclude.includes(name)))
+  if (
+    plan.databases.include.length > 0 &&
+    plan.databases.include.every((name) => plan.databases.exclude.includes(name))
+  )
     problems.push('"databases.exclude" names every database of "databases.include", so nothing would be migrated.');
   if (plan.verify === 'full' && plan.stop.fence === 'none' && plan.method === 'replication')
     problems.push(

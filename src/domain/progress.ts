@@ -81,7 +81,10 @@ export function capDatabaseReport(report: DatabaseReport, limit = MAX_DATABASE_R
 
 /** Caps each database, then, where there are many, all of them evenly. */
 export function capClusterReport(report: ClusterReport): ClusterReport {
-  const each = Math.min(MAX_DATABASE_REPORT_BYTES, Math.floor(MAX_REPORT_BYTES / 2 / Math.max(1, report.databases.length)));
+  const each = Math.min(
+    MAX_DATABASE_REPORT_BYTES,
+    Math.floor(MAX_REPORT_BYTES / 2 / Math.max(1, report.databases.length)),
+  );
   const databases = report.databases.map((database) => capDatabaseReport(database, each));
   const roles: RoleReport[] = [];
   let room = MAX_REPORT_BYTES / 2;

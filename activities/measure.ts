@@ -1,0 +1,26 @@
+import { generationName, LEDGER_SCHEMA } from '../src/contract.ts';
+import type { Measurement, Migration } from '../src/domain/migration.ts';
+import { readLag } from '../src/postgres/lag.ts';
+import { readCopyProgress } from '../src/postgres/unit.ts';
+import type { ActivityDeps } from './context.ts';
+import { openSource, openTarget, withSession } from './context.ts';
+
+export function createMeasureActivities(deps: ActivityDeps) {
+  return {
+    /** A look for people: a handful of cheap queries, and nothing is written. */
+    async measure(m: Migration): Promise<Measurement> {
+      return withSession(openTarget(deps, m, 'control'), 'measuring the progress', async (target) => {
+        const copy = await readCopyProgress(target);
+        const generations = await target.query<{ number: number }>(
+          `SELECT number FROM ${LEDGER_SCHEMA}.generation WHERE slot ORDER BY number`,
+        );
+        if (generations.length === 0) return { ...copy, lagBytes: null, retainedBytes: null, problem: null };
+        const names = generations.map(({ number }) => generationName(m.id, number));
+        const lag = await withSession(openSource(deps, m, 'control'), 'measuring the lag', (source) =>
+          readLag(source, target, names),
+        );
+        return { ...copy, ...lag };
+      });
+    },
+  };
+}

@@ -1,0 +1,73 @@
+import type { ActivityOptions } from '@temporalio/workflow';
+import { ActivityCancellationType } from '@temporalio/workflow';
+import type { Activities } from '../activities/index.ts';
+import { LIMITS } from '../src/domain/limits.ts';
+
+/**
+ * Each step is of one kind. Every step heartbeats, so a dead worker is noticed after `heartbeatTimeoutMs` whatever
+ * `startToClose` says; that one only bounds a step that lives and hangs. Failures that waiting can mend are retried
+ * without end: the pending activity shows attempt and reason. All others are non-retryable by type.
+ */
+type Kind = 'validation' | 'probe' | 'change' | 'lane' | 'cleanup';
+
+const patient = { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '30 seconds' } as const;
+
+const KINDS = {
+  // The operator is looking at the terminal: say soon what is wrong.
+  validation: { startToCloseTimeout: '5 minutes', retry: { maximumAttempts: 2 } },
+  // Only a look for people; the next one comes by itself.
+  probe: { startToCloseTimeout: '1 minute', retry: { maximumAttempts: 1 } },
+  change: { startToCloseTimeout: '12 hours', retry: patient },
+  // A lane or a wait: as long as the data or the operator takes.
+  lane: { startToCloseTimeout: '365 days', retry: patient },
+  // Ends some day, so that a server that is gone for good does not keep the workflow open for ever.
+  cleanup: { startToCloseTimeout: '10 minutes', scheduleToCloseTimeout: '1 hour', retry: patient },
+} as const satisfies Record<Kind, ActivityOptions>;
+
+const KIND_OF: Record<keyof Activities, Kind> = {
+  inspectCluster: 'validation',
+  inspectDatabase: 'validation',
+  recheck: 'change',
+  migrateRoles: 'change',
+  createDatabase: 'change',
+  openSnapshot: 'change',
+  keepSnapshot: 'lane',
+  releaseSnapshot: 'cleanup',
+  copySchema: 'change',
+  planCopy: 'change',
+  copyTables: 'lane',
+  buildIndexes: 'lane',
+  copyLargeObjects: 'lane',
+  copySequences: 'change',
+  verifyCopied: 'lane',
+  sealCopy: 'change',
+  restoreConstraints: 'lane',
+  refreshMaterializedViews: 'lane',
+  createSubscription: 'change',
+  waitForCatchUp: 'lane',
+  waitForGate: 'lane',
+  fence: 'change',
+  unfence: 'cleanup',
+  mark: 'change',
+  waitForDrain: 'lane',
+  disableSubscriptions: 'change',
+  enableSubscriptions: 'cleanup',
+  walAfterMark: 'change',
+  syncSequences: 'change',
+  dropReplication: 'change',
+  measure: 'probe',
+  readReport: 'change',
+  finish: 'change',
+  undo: 'cleanup',
+};
+
+export function activityOptions(step: keyof Activities, lanesTaskQueue: string): ActivityOptions {
+  const kind = KIND_OF[step];
+  return {
+    ...KINDS[kind],
+    heartbeatTimeout: LIMITS.heartbeatTimeoutMs,
+    // Undoing starts only when nothing works any more.
+    cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    ...(kind === 'lane' ? { taskQueue: lanesTaskQueue } : {}),
+  };
+}

@@ -1,0 +1,153 @@
+import { CancellationScope, isCancellation, setHandler } from '@temporalio/workflow';
+import type { Activities } from '../activities/index.ts';
+import type { ResolveRequest, StopRequest } from '../src/contract.ts';
+import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
+import type { FailureType } from '../src/domain/failure.ts';
+import { MigrationError } from '../src/domain/failure.ts';
+import type { Migration } from '../src/domain/migration.ts';
+import { Compensations } from './compensation.ts';
+import { DatabaseStatus } from './database-status.ts';
+import {
+  databaseProgressQuery,
+  DESCRIPTION,
+  resolveRequestProblem,
+  resolveSignal,
+  resolveUpdate,
+  stopReplicationSignal,
+  stopReplicationUpdate,
+  stopRequestProblem,
+} from './messages.ts';
+import { Parking } from './parking.ts';
+import { step } from './step.ts';
+
+/** Trying again cannot help: the snapshot or slot is gone, or an operator has decided. */
+const NEVER_PARKED: readonly (FailureType | 'Unknown')[] = ['SnapshotLost', 'SlotLost', 'Aborted', 'InvalidPlan'];
+
+/** Steps that an operator may leave out; a copy or a drain is never among them. */
+const SKIPPABLE: readonly (keyof Activities)[] = ['refreshMaterializedViews'];
+
+/** One run of `migrateDatabase`: what its steps share, and the messages that it answers. */
+export class DatabaseRun {
+  readonly m: Migration;
+  readonly status: DatabaseStatus;
+  readonly compensations = new Compensations();
+  readonly warnings: string[] = [];
+  readonly #parking: Parking;
+  #stop: StopRequest | null = null;
+
+  constructor(
+    m: Migration,
+    options: { searchAttributes: boolean; reportEveryMs: number; stopRequested: StopRequest | null },
+  ) {
+    this.m = m;
+    this.status = new DatabaseStatus(m, options);
+    this.#parking = new Parking((sentence) => this.status.park(sentence));
+    this.#stop = options.stopRequested;
+    this.#answerMessages();
+  }
+
+  get stopRequested(): StopRequest | null {
+    return this.#stop;
+  }
+
+  /** After a cutover that was put back: the next one needs to be asked for again. */
+  forgetStop(): void {
+    this.#stop = null;
+  }
+
+  /** Runs a step; when it fails for good, parks until `resolve`, or throws, as the plan's `onError` says. */
+  async attempt<Name extends keyof Activities>(
+    name: Name,
+    summary: string,
+    ...args: Parameters<Activities[Name]>
+  ): Promise<Awaited<ReturnType<Activities[Name]>> | undefined> {
+    return this.parkable(summary, SKIPPABLE.includes(name), () => step(name, summary, ...args));
+  }
+
+  /** The same for several activities that are one step. `undefined`: skipped. */
+  async parkable<T>(what: string, skippable: boolean, work: () => Promise<T>): Promise<T | undefined> {
+    for (;;) {
+      try {
+        return await work();
+      } catch (error) {
+        if (isCancellation(error)) throw error;
+        const failure = readFailure(error);
+        if (this.m.plan.onError === 'fail' || NEVER_PARKED.includes(failure.type)) throw error;
+        const action = await this.#parking.wait(what, failure, skippable);
+        if (action === 'retry') continue;
+        this.warnings.push(`Left out by an operator: ${what}. It had failed: ${failure.message}`);
+        return undefined;
+      }
+    }
+  }
+
+  /** Lanes side by side. The first failure is reported when all have come to an end, so that none works beside a retry. */
+  async lanes(name: 'copyTables' | 'buildIndexes', count: number, what: string): Promise<void> {
+    const { m } = this;
+    await this.parkable(what, false, async () => {
+      const lanes = Array.from({ length: count }, (_, lane) =>
+        step(name, `${what}, lane ${lane + 1} of ${count}`, m, 0, lane),
+      );
+      const outcomes = await Promise.allSettled(lanes);
+      const failed = outcomes.find((outcome) => outcome.status === 'rejected' && !isCancellation(outcome.reason));
+      const cancelled = outcomes.find((outcome) => outcome.status === 'rejected');
+      const rejected = failed ?? cancelled;
+      if (rejected?.status === 'rejected') throw rejected.reason;
+    });
+  }
+
+  /** Runs `work` while `keepSnapshot` keeps the holder alive beside it; a lost snapshot ends both. */
+  async underSnapshot(work: () => Promise<void>): Promise<void> {
+    const working = new CancellationScope();
+    const keeping = new CancellationScope();
+    let lost: unknown;
+    const kept = keeping
+      .run(() =>
+        step('keepSnapshot', `${this.m.database}: keep the snapshot on the source while rows are copied`, this.m, 0),
+      )
+      .catch((error: unknown) => {
+        if (isCancellation(error)) return;
+        lost = error;
+        working.cancel();
+      });
+    try {
+      await working.run(work);
+    } catch (error) {
+      throw lost ?? error;
+    } finally {
+      keeping.cancel();
+      await kept;
+    }
+  }
+
+  #answerMessages(): void {
+    const stop = (request: StopRequest | undefined) => {
+      this.#stop ??= request ?? {};
+    };
+    const knowsStop = (request: StopRequest | undefined): string | null => {
+      if (this.m.method !== 'replication')
+        return `Database "${this.m.database}" is not replicated: there is nothing to stop.`;
+      return stopRequestProblem(request, [this.m.database]);
+    };
+    setHandler(stopReplicationSignal, stop, { description: DESCRIPTION.stopReplication });
+    setHandler(
+      stopReplicationUpdate,
+      (request) => {
+        stop(request);
+        return { [this.m.database]: this.status.phase };
+      },
+      { description: DESCRIPTION.stopReplication, validator: (request) => refuse(knowsStop(request)) },
+    );
+    setHandler(resolveSignal, (request) => void this.#parking.resolve(request.action));
+    setHandler(resolveUpdate, (request: ResolveRequest) => this.#parking.resolve(request.action), {
+      description: DESCRIPTION.resolve,
+      validator: (request) => refuse(resolveRequestProblem(request) ?? this.#parking.refuses(request.action)),
+    });
+    setHandler(databaseProgressQuery, () => this.status.progress(), { description: DESCRIPTION.progress });
+  }
+}
+
+/** An update that makes no sense is refused before it enters the history. */
+export function refuse(problem: string | null): void {
+  if (problem !== null) throw toApplicationFailure(new MigrationError('InvalidRequest', problem));
+}

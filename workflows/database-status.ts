@@ -1,0 +1,130 @@
+import { defineSearchAttributeKey } from '@temporalio/common';
+import {
+  getExternalWorkflowHandle,
+  setCurrentDetails,
+  upsertSearchAttributes,
+  workflowInfo,
+} from '@temporalio/workflow';
+import { SEARCH_ATTRIBUTE } from '../src/contract.ts';
+import { LIMITS } from '../src/domain/limits.ts';
+import type { Measurement, Migration } from '../src/domain/migration.ts';
+import type { Phase } from '../src/domain/phase.ts';
+import type { DatabaseProgress } from '../src/domain/progress.ts';
+import { databaseDetails } from './details.ts';
+import { databaseProgressSignal } from './messages.ts';
+
+/**
+ * Where one database's migration stands, and everybody who is told: the query, the search attributes, the Web UI's
+ * current details, and the parent, which cannot query its children.
+ */
+export class DatabaseStatus {
+  readonly #m: Migration;
+  readonly #searchAttributes: boolean;
+  readonly #reportEveryMs: number;
+  readonly #seconds: Partial<Record<Phase, number>> = {};
+  #phase: Phase = 'preparing';
+  #phaseSince = Date.now();
+  #parked: string | null = null;
+  #problem: string | null = null;
+  #message = '';
+  #measured: Measurement | null = null;
+  #toldParent = 0;
+
+  constructor(m: Migration, options: { searchAttributes: boolean; reportEveryMs: number }) {
+    this.#m = m;
+    this.#searchAttributes = options.searchAttributes;
+    this.#reportEveryMs = options.reportEveryMs;
+    if (this.#searchAttributes)
+      upsertSearchAttributes([
+        {
+          key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.cluster, 'KEYWORD'),
+          value: clusterOf(m.workflowId, m.database),
+        },
+        { key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.database, 'KEYWORD'), value: m.database },
+      ]);
+    this.#tell(true);
+  }
+
+  get phase(): Phase {
+    return this.#phase;
+  }
+
+  get measured(): Measurement | null {
+    return this.#measured;
+  }
+
+  /** Seconds spent in each phase so far. */
+  seconds(): Partial<Record<Phase, number>> {
+    this.#countSeconds();
+    return { ...this.#seconds };
+  }
+
+  enter(phase: Phase, message: string): void {
+    this.#countSeconds();
+    this.#phase = phase;
+    this.#message = message;
+    this.#tell(true);
+  }
+
+  /** A sentence while the migration waits for a person; null when it goes on. */
+  park(sentence: string | null): void {
+    this.#parked = sentence;
+    this.#tell(true);
+  }
+
+  /** `null`: the measurement itself failed, and `problem` says why. */
+  measure(measured: Measurement | null, problem: string | null): void {
+    const news = problem !== this.#problem;
+    if (measured !== null) this.#measured = measured;
+    this.#problem = problem;
+    // While it streams for weeks the parent's history must stay small; before, measurements are few.
+    this.#tell(news || this.#phase !== 'streaming' || Date.now() - this.#toldParent >= this.#reportEveryMs);
+  }
+
+  progress(): DatabaseProgress {
+    const measured = this.#measured;
+    return {
+      database: this.#m.database,
+      method: this.#m.method,
+      phase: this.#phase,
+      attention: this.#parked ?? this.#problem,
+      lagBytes: measured?.lagBytes ?? null,
+      tables: measured?.tables ?? { copied: 0, total: 0 },
+      bytes: measured?.bytes ?? { copied: 0, total: 0 },
+      message: this.#message,
+    };
+  }
+
+  #countSeconds(): void {
+    const now = Date.now();
+    const before = this.#seconds[this.#phase] ?? 0;
+    this.#seconds[this.#phase] = Math.round((before + (now - this.#phaseSince) / 1000) * 10) / 10;
+    this.#phaseSince = now;
+  }
+
+  #tell(parentToo: boolean): void {
+    const progress = this.progress();
+    setCurrentDetails(databaseDetails(progress, this.#measured));
+    if (this.#searchAttributes)
+      upsertSearchAttributes([
+        { key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.phase, 'KEYWORD'), value: progress.phase },
+        {
+          key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.attention, 'KEYWORD'),
+          value: progress.attention === null ? null : this.#parked === null ? 'problem' : 'parked',
+        },
+      ]);
+    const parent = workflowInfo().parent;
+    if (!parentToo || parent === undefined) return;
+    this.#toldParent = Date.now();
+    // A parent that has ended needs no news.
+    getExternalWorkflowHandle(parent.workflowId, parent.runId)
+      .signal(databaseProgressSignal, progress)
+      .catch(() => undefined);
+  }
+}
+
+const clusterOf = (workflowId: string, database: string): string => workflowId.slice(0, -database.length - 1);
+
+/** How often a streaming child tells its parent: rarer with many databases, since their parent has one history. */
+export const reportEveryMs = (databases: number): number =>
+  Math.max(LIMITS.measureMostMs, databases * LIMITS.reportToParentMs);

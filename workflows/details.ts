@@ -1,0 +1,67 @@
+import type { Measurement } from '../src/domain/migration.ts';
+import type { ClusterProgress, DatabaseProgress } from '../src/domain/progress.ts';
+import type { Phase } from '../src/domain/phase.ts';
+
+/** What the person who looks at this page can or must do now. */
+const NEXT: Record<Phase, string> = {
+  validating: 'Nothing: both servers are being inspected, and nothing has been changed.',
+  preparing: 'Nothing: the database, its snapshot and its schema are being set up.',
+  copying: 'Nothing: rows are being copied while the source stays in use.',
+  indexing: 'Nothing: the last indexes are being built.',
+  subscribing: 'Nothing: constraints are being added and the replication begins.',
+  'catching-up': 'Nothing: the target catches up with what was written during the copy.',
+  streaming: 'When you are ready to cut over: stop the writes to the source, then send the signal `stopReplication`.',
+  stopping: 'Nothing: the target gets the last changes and the sequences.',
+  finishing: 'Nothing: the last settings are being restored.',
+  done: 'Point the application to the target.',
+  failed: 'Read the failure below. Everything on the source was undone unless it says otherwise.',
+  cancelled: 'Everything on the source was undone; the database on the target is kept.',
+};
+
+const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'] as const;
+
+export function formatBytes(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1000 && unit < UNITS.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${unit === 0 ? value : value.toFixed(1)} ${UNITS[unit] ?? 'B'}`;
+}
+
+/** A name or sentence from outside, inert in Markdown and in a table's cell. */
+const cell = (text: string): string => text.replace(/[\\`*_{}[\]<>|#]/g, '\\$&').replace(/\s+/g, ' ');
+
+const lag = (bytes: number | null): string => (bytes === null ? '–' : formatBytes(bytes));
+
+export function databaseDetails(progress: DatabaseProgress, measured: Measurement | null): string {
+  const rows = [
+    ['Phase', progress.phase],
+    ['Method', progress.method ?? 'not decided yet'],
+    ['Tables', `${progress.tables.copied} of ${progress.tables.total}`],
+    ['Copied', `${formatBytes(progress.bytes.copied)} of ${formatBytes(progress.bytes.total)}`],
+    ['Indexes', measured === null ? '–' : `${measured.indexes.built} of ${measured.indexes.total}`],
+    ['Lag', lag(progress.lagBytes)],
+    ['WAL kept on the source', lag(measured?.retainedBytes ?? null)],
+    ['Now', progress.message],
+  ] as const;
+  const table = ['| | |', '|---|---|', ...rows.map(([name, value]) => `| ${name} | ${cell(value)} |`)].join('\n');
+  const attention = progress.attention === null ? '' : `**Needs you:** ${cell(progress.attention)}\n\n`;
+  return `${attention}${table}\n\n**What to do next:** ${progress.attention === null ? NEXT[progress.phase] : 'Mend what is named above; a parked step goes on with the update `resolve`.'}`;
+}
+
+/** More than this many databases would not fit a page; the query has all. */
+const MAX_ROWS = 50;
+
+export function clusterDetails(progress: ClusterProgress): string {
+  const shown = progress.databases.slice(0, MAX_ROWS);
+  const rows = shown.map(
+    (d) =>
+      `| ${cell(d.database)} | ${d.phase} | ${formatBytes(d.bytes.copied)} of ${formatBytes(d.bytes.total)} | ${lag(d.lagBytes)} | ${cell(d.attention ?? '')} |`,
+  );
+  const more = progress.databases.length - shown.length;
+  const table = ['| Database | Phase | Copied | Lag | Needs you |', '|---|---|---|---|---|', ...rows].join('\n');
+  const rest = more > 0 ? `\n\nAnd ${more} more databases.` : '';
+  return `${table}${rest}\n\n**What to do next:** ${NEXT[progress.phase]}`;
+}

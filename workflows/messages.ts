@@ -1,0 +1,56 @@
+import { defineQuery, defineSignal, defineUpdate } from '@temporalio/workflow';
+import type { ResolveRequest, StopRequest } from '../src/contract.ts';
+import { MESSAGE } from '../src/contract.ts';
+import type { ClusterProgress, DatabaseProgress } from '../src/domain/progress.ts';
+import type { Phase } from '../src/domain/phase.ts';
+
+/** The phase of each database, as last known. */
+export type Phases = Record<string, Phase>;
+
+export const stopReplicationSignal = defineSignal<[request: StopRequest | undefined]>(MESSAGE.stopReplication);
+export const stopReplicationUpdate = defineUpdate<Phases, [request: StopRequest | undefined]>(MESSAGE.stopReplication);
+export const resolveUpdate = defineUpdate<string, [ResolveRequest]>(MESSAGE.resolve);
+/** How the parent passes `resolve` on: a workflow cannot send an update to another. */
+export const resolveSignal = defineSignal<[ResolveRequest]>(MESSAGE.resolve);
+export const clusterProgressQuery = defineQuery<ClusterProgress>(MESSAGE.progress);
+export const databaseProgressQuery = defineQuery<DatabaseProgress>(MESSAGE.progress);
+export const databaseProgressSignal = defineSignal<[DatabaseProgress]>(MESSAGE.databaseProgress);
+
+/** What the Web UI's "send" dialogs say. */
+export const DESCRIPTION = {
+  stopReplication:
+    'Cut over: wait until the target has everything, carry the sequences over, end the replication. ' +
+    'Input: {} for all databases, or {"databases": ["shop"], "reason": "…"}. Stop the application\'s writes first.',
+  resolve:
+    'Answer a migration that waits for you. Input: {"database": "shop", "action": "retry"}; the action is retry, ' +
+    'skip (only for steps that may be left out) or abort.',
+  progress: 'Phase, lag and amounts of each database, as last measured.',
+} as const;
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** What is wrong with a stop request, as a sentence; null when nothing is. */
+export function stopRequestProblem(request: unknown, known: readonly string[] | null): string | null {
+  if (request === undefined || request === null) return null;
+  if (!isRecord(request))
+    return 'stopReplication takes one JSON object, e.g. {"databases": ["shop"], "reason": "cutover"}.';
+  const unknownField = Object.keys(request).find((key) => key !== 'databases' && key !== 'reason');
+  if (unknownField !== undefined) return `stopReplication has no field "${unknownField}".`;
+  const { databases, reason } = request;
+  if (reason !== undefined && typeof reason !== 'string')
+    return 'The field "reason" of stopReplication must be a text.';
+  if (databases === undefined) return null;
+  if (!Array.isArray(databases) || !databases.every((name) => typeof name === 'string'))
+    return 'The field "databases" of stopReplication must be a list of names.';
+  const stranger = known === null ? undefined : databases.find((name) => !known.includes(name));
+  return stranger === undefined ? null : `This migration has no database "${stranger}".`;
+}
+
+export function resolveRequestProblem(request: unknown): string | null {
+  const usage = 'resolve takes {"action": "retry", "skip" or "abort", "database": optional}.';
+  if (!isRecord(request)) return usage;
+  const { action, database } = request;
+  if (action !== 'retry' && action !== 'skip' && action !== 'abort') return usage;
+  return database !== undefined && typeof database !== 'string' ? usage : null;
+}

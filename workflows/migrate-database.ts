@@ -1,0 +1,194 @@
+import { isCancellation, workflowInfo } from '@temporalio/workflow';
+import type { StopRequest } from '../src/contract.ts';
+import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
+import { FAILURES, MigrationError } from '../src/domain/failure.ts';
+import type { Migration, PinnedServers } from '../src/domain/migration.ts';
+import { migrationId } from '../src/domain/migration-id.ts';
+import type { Method, Plan } from '../src/domain/plan.ts';
+import type { DatabaseReport } from '../src/domain/progress.ts';
+import { capDatabaseReport } from '../src/domain/progress.ts';
+import { streamUntilCutOver } from './cut-over.ts';
+import { DatabaseRun } from './database-run.ts';
+import { measure, measuring } from './measuring.ts';
+import { step } from './step.ts';
+
+/** What the parent gives to one database's migration. */
+export interface DatabaseMigrationInput {
+  plan: Plan;
+  database: string;
+  sourceOid: number;
+  method: Method;
+  servers: PinnedServers;
+  searchAttributes: boolean;
+  reportEveryMs: number;
+  stopRequested: StopRequest | null;
+}
+
+/** Until the copy is sealed there is one generation; its number is in every name from the start. */
+const GENERATION = 0;
+
+/** Moves one database. Started by `migrateCluster`, which has validated it. */
+export async function migrateDatabase(input: DatabaseMigrationInput): Promise<DatabaseReport> {
+  const { workflowId, firstExecutionRunId } = workflowInfo();
+  const { plan, database, sourceOid, method, servers } = input;
+  const m: Migration = {
+    id: migrationId(workflowId, firstExecutionRunId),
+    workflowId,
+    database,
+    sourceOid,
+    method,
+    plan,
+    servers,
+  };
+  const run = new DatabaseRun(m, input);
+  try {
+    const report = await migrate(run);
+    run.status.enter('done', report.message);
+    return { ...report, seconds: run.status.seconds() };
+  } catch (error) {
+    throw await undone(run, error);
+  }
+}
+
+async function migrate(run: DatabaseRun): Promise<DatabaseReport> {
+  const { m, status } = run;
+  const { database } = m;
+
+  status.enter('preparing', 'Setting up the database, its snapshot and its schema.');
+  await step('recheck', `${database}: check once more that nothing is in the way`, m);
+  run.compensations.add('undo everything on both servers', () =>
+    step('undo', `${database}: undo what was made on both servers`, m),
+  );
+  await step('createDatabase', `${database}: create the database on the target`, m);
+
+  let walAfterMarkBytes: number | null = null;
+  if (m.method === 'schema-only') await copySchemaOnly(run);
+  else
+    await measuring(run, async () => {
+      await copyDatabase(run);
+      if (m.method === 'replication') walAfterMarkBytes = await replicate(run);
+    });
+
+  status.enter('finishing', 'Restoring the last settings.');
+  const written = await run.attempt('readReport', `${database}: read what was done, for the report`, m);
+  if (m.method === 'replication')
+    await run.attempt('dropReplication', `${database}: drop subscription, slot and publication`, m);
+  await run.attempt('finish', `${database}: analyze, drop the bookkeeping, restore database settings`, m);
+  run.compensations.clear();
+
+  const { tables = 0, rows = 0, bytes = 0, warnings = [] } = written ?? {};
+  return capDatabaseReport({
+    database,
+    method: m.method,
+    status: 'done',
+    message: doneMessage(m, tables, rows, walAfterMarkBytes),
+    tables,
+    rows,
+    bytes,
+    seconds: {},
+    walAfterMarkBytes,
+    warnings: [...warnings, ...run.warnings],
+  });
+}
+
+async function copySchemaOnly(run: DatabaseRun): Promise<void> {
+  const { m } = run;
+  await run.attempt('copySchema', `${m.database}: copy the schema`, m, GENERATION);
+  await run.attempt(
+    'restoreConstraints',
+    `${m.database}: restore indexes, constraints, triggers, owners and grants`,
+    m,
+  );
+}
+
+/** All rows as one snapshot of the source saw them, with every index and constraint. */
+async function copyDatabase(run: DatabaseRun): Promise<void> {
+  const { m, status } = run;
+  const { database, plan } = m;
+  const slot = m.method === 'replication' ? 'publication, slot and snapshot' : 'a snapshot';
+  await run.attempt('openSnapshot', `${database}: open ${slot} on the source`, m, GENERATION);
+
+  await run.underSnapshot(async () => {
+    await run.attempt('copySchema', `${database}: copy the schema`, m, GENERATION);
+    const planned = await run.attempt('planCopy', `${database}: plan the copy`, m, GENERATION);
+    const { tables = 0, indexes = 0 } = planned ?? {};
+
+    status.enter('copying', `Copying ${tables} tables.`);
+    const copying = run
+      .lanes('copyTables', plan.parallelism.copy, `${database}: copy ${tables} tables`)
+      .then(() => status.enter('indexing', `Building the last of ${indexes} indexes.`));
+    const indexing = run.lanes('buildIndexes', plan.parallelism.index, `${database}: build ${indexes} indexes`);
+    await bothOrNeither(copying, indexing);
+
+    await run.attempt('copyLargeObjects', `${database}: copy the large objects`, m, GENERATION);
+    await run.attempt('copySequences', `${database}: copy the sequences`, m, GENERATION);
+    if (plan.verify !== 'none')
+      await run.attempt('verifyCopied', `${database}: compare the copied rows on both sides`, m, GENERATION);
+    await run.attempt('sealCopy', `${database}: assert that nothing is unfinished`, m, GENERATION);
+  });
+  await run.attempt('releaseSnapshot', `${database}: release the snapshot on the source`, m);
+
+  status.enter('subscribing', 'Adding foreign keys, triggers, owners and grants.');
+  await run.attempt('restoreConstraints', `${database}: restore foreign keys, triggers, owners and grants`, m);
+  await run.attempt('refreshMaterializedViews', `${database}: refresh the materialized views`, m);
+}
+
+/** Follows the source until the cutover. Returns the bytes of WAL written on the source after the mark. */
+async function replicate(run: DatabaseRun): Promise<number> {
+  const { m, status } = run;
+  await run.attempt('createSubscription', `${m.database}: subscribe to the source`, m);
+  status.enter('catching-up', 'Applying what was written during the copy.');
+  await run.attempt('waitForCatchUp', `${m.database}: wait until the target has caught up`, m);
+  await measure(run);
+  return streamUntilCutOver(run);
+}
+
+/** Waits for both, whatever happens; then reports the first failure, a real one before a cancellation. */
+async function bothOrNeither(...work: Promise<void>[]): Promise<void> {
+  const outcomes = await Promise.allSettled(work);
+  const reasons = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
+  if (reasons.length > 0) throw reasons.find((reason) => !isCancellation(reason)) ?? reasons[0];
+}
+
+function doneMessage(m: Migration, tables: number, rows: number, walAfterMarkBytes: number | null): string {
+  const what =
+    m.method === 'schema-only'
+      ? 'The schema was copied, without rows.'
+      : `${tables} tables with ${rows} rows were copied.`;
+  if (walAfterMarkBytes === null) return what;
+  const after =
+    walAfterMarkBytes === 0
+      ? 'Nothing was written to the source after the mark.'
+      : `The source wrote ${walAfterMarkBytes} bytes of WAL after the mark; rows among them are not on the target.`;
+  const fence = m.plan.stop.fence === 'read-only' ? ' The source is still read-only.' : '';
+  return `${what} Then every change followed until the cutover. ${after}${fence}`;
+}
+
+/** Undoes everything, and returns the failure or cancellation to end with, with the report in its details. */
+async function undone(run: DatabaseRun, error: unknown): Promise<unknown> {
+  const { m, status } = run;
+  const leftovers = await run.compensations.run();
+  const cancelled = isCancellation(error);
+  const failure = readFailure(error);
+  status.enter(cancelled ? 'cancelled' : 'failed', cancelled ? 'Cancelled; the source is as it was.' : failure.message);
+  const measured = status.measured;
+  const report = capDatabaseReport({
+    database: m.database,
+    method: m.method,
+    status: cancelled ? 'cancelled' : 'failed',
+    message: cancelled ? 'Cancelled.' : failure.message,
+    tables: measured?.tables.copied ?? 0,
+    rows: measured?.rows ?? 0,
+    bytes: measured?.bytes.copied ?? 0,
+    seconds: status.seconds(),
+    walAfterMarkBytes: null,
+    warnings: [...run.warnings, ...leftovers],
+  });
+  if (cancelled) return error;
+  const type = failure.type === 'Unknown' ? 'ServerError' : failure.type;
+  const next = failure.details?.next ?? FAILURES[type].next;
+  const message = failure.message.endsWith(next) ? failure.message.slice(0, -next.length).trim() : failure.message;
+  return toApplicationFailure(new MigrationError(type, `${m.database}: ${message}`, { ...failure.details, next }), [
+    report,
+  ]);
+}
