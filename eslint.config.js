@@ -2,7 +2,10 @@ import js from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
 /** Which room may import which (docs/architecture.md). A pattern is a path as it is written in an import. */
-const forbid = (...patterns) => ['error', { patterns: patterns.map(([group, message]) => ({ group: [group], message })) }];
+const forbid = (...patterns) => [
+  'error',
+  { patterns: patterns.map(([group, message]) => ({ group: [group], message })) },
+];
 const noCli = ['**/cli/**', 'Nothing imports the command line.'];
 
 export default tseslint.config(
@@ -56,6 +59,12 @@ export default tseslint.config(
       ),
     },
   },
-  { files: ['src/cli/**/*.ts', 'test/**/*.ts', 'demo/**/*.ts', 'bench/**/*.ts'], rules: { 'no-restricted-imports': 'off' } },
-  { files: ['scripts/**/*.mjs', 'bin/*'], languageOptions: { globals: { process: 'readonly', console: 'readonly', URL: 'readonly' } } },
+  {
+    files: ['src/cli/**/*.ts', 'test/**/*.ts', 'demo/**/*.ts', 'bench/**/*.ts'],
+    rules: { 'no-restricted-imports': 'off' },
+  },
+  {
+    files: ['scripts/**/*.mjs', 'bin/pgtransit', '**/*.mjs'],
+    languageOptions: { globals: { process: 'readonly', console: 'readonly', URL: 'readonly' } },
+  },
 );

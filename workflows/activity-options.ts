@@ -8,7 +8,7 @@ import { LIMITS } from '../src/domain/limits.ts';
  * `startToClose` says; that one only bounds a step that lives and hangs. Failures that waiting can mend are retried
  * without end: the pending activity shows attempt and reason. All others are non-retryable by type.
  */
-type Kind = 'validation' | 'probe' | 'change' | 'lane' | 'cleanup';
+type Kind = 'validation' | 'probe' | 'change' | 'lane' | 'keeper' | 'cleanup';
 
 const patient = { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '30 seconds' } as const;
 
@@ -20,6 +20,12 @@ const KINDS = {
   change: { startToCloseTimeout: '12 hours', retry: patient },
   // A lane or a wait: as long as the data or the operator takes.
   lane: { startToCloseTimeout: '365 days', retry: patient },
+  // Changes nothing, so nobody waits for it to notice that it is cancelled.
+  keeper: {
+    startToCloseTimeout: '365 days',
+    retry: patient,
+    cancellationType: ActivityCancellationType.TRY_CANCEL,
+  },
   // Ends some day, so that a server that is gone for good does not keep the workflow open for ever.
   cleanup: { startToCloseTimeout: '10 minutes', scheduleToCloseTimeout: '1 hour', retry: patient },
 } as const satisfies Record<Kind, ActivityOptions>;
@@ -31,7 +37,7 @@ const KIND_OF: Record<keyof Activities, Kind> = {
   migrateRoles: 'change',
   createDatabase: 'change',
   openSnapshot: 'change',
-  keepSnapshot: 'lane',
+  keepSnapshot: 'keeper',
   releaseSnapshot: 'cleanup',
   copySchema: 'change',
   planCopy: 'change',
@@ -64,10 +70,10 @@ const KIND_OF: Record<keyof Activities, Kind> = {
 export function activityOptions(step: keyof Activities, lanesTaskQueue: string): ActivityOptions {
   const kind = KIND_OF[step];
   return {
-    ...KINDS[kind],
     heartbeatTimeout: LIMITS.heartbeatTimeoutMs,
     // Undoing starts only when nothing works any more.
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-    ...(kind === 'lane' ? { taskQueue: lanesTaskQueue } : {}),
+    ...KINDS[kind],
+    ...(kind === 'lane' || kind === 'keeper' ? { taskQueue: lanesTaskQueue } : {}),
   };
 }

@@ -29,6 +29,7 @@ export class DatabaseStatus {
   #message = '';
   #measured: Measurement | null = null;
   #toldParent = 0;
+  #newsToParent = 0;
 
   constructor(m: Migration, options: { searchAttributes: boolean; reportEveryMs: number }) {
     this.#m = m;
@@ -116,9 +117,10 @@ export class DatabaseStatus {
     const parent = workflowInfo().parent;
     if (!parentToo || parent === undefined) return;
     this.#toldParent = Date.now();
+    this.#newsToParent += 1;
     // A parent that has ended needs no news.
     getExternalWorkflowHandle(parent.workflowId, parent.runId)
-      .signal(databaseProgressSignal, progress)
+      .signal(databaseProgressSignal, { number: this.#newsToParent, progress })
       .catch(() => undefined);
   }
 }

@@ -7,6 +7,12 @@ import type { Phase } from '../src/domain/phase.ts';
 /** The phase of each database, as last known. */
 export type Phases = Record<string, Phase>;
 
+/** Temporal may deliver signals of one sender in another order than they were sent, so each has a number. */
+export interface DatabaseNews {
+  number: number;
+  progress: DatabaseProgress;
+}
+
 export const stopReplicationSignal = defineSignal<[request: StopRequest | undefined]>(MESSAGE.stopReplication);
 export const stopReplicationUpdate = defineUpdate<Phases, [request: StopRequest | undefined]>(MESSAGE.stopReplication);
 export const resolveUpdate = defineUpdate<string, [ResolveRequest]>(MESSAGE.resolve);
@@ -14,7 +20,7 @@ export const resolveUpdate = defineUpdate<string, [ResolveRequest]>(MESSAGE.reso
 export const resolveSignal = defineSignal<[ResolveRequest]>(MESSAGE.resolve);
 export const clusterProgressQuery = defineQuery<ClusterProgress>(MESSAGE.progress);
 export const databaseProgressQuery = defineQuery<DatabaseProgress>(MESSAGE.progress);
-export const databaseProgressSignal = defineSignal<[DatabaseProgress]>(MESSAGE.databaseProgress);
+export const databaseProgressSignal = defineSignal<[news: DatabaseNews]>(MESSAGE.databaseProgress);
 
 /** What the Web UI's "send" dialogs say. */
 export const DESCRIPTION = {

@@ -32,6 +32,7 @@ import { capClusterReport } from '../src/domain/progress.ts';
 import { refuse } from './database-run.ts';
 import { reportEveryMs } from './database-status.ts';
 import { clusterDetails } from './details.ts';
+import type { DatabaseNews } from './messages.ts';
 import {
   clusterProgressQuery,
   databaseProgressSignal,
@@ -73,6 +74,7 @@ export async function migrateCluster(input?: unknown): Promise<ClusterReport> {
 class ClusterRun {
   readonly #id = workflowInfo().workflowId;
   readonly #progress = new Map<string, DatabaseProgress>();
+  readonly #newsHeard = new Map<string, number>();
   readonly #children = new Map<string, Child>();
   #measuredAt = new Date();
   #endedAs: Phase | null = null;
@@ -82,7 +84,7 @@ class ClusterRun {
 
   constructor() {
     setHandler(clusterProgressQuery, () => this.#clusterProgress(), { description: DESCRIPTION.progress });
-    setHandler(databaseProgressSignal, (progress) => this.#hear(progress));
+    setHandler(databaseProgressSignal, (news) => this.#hear(news));
     setHandler(stopReplicationSignal, (request) => this.#stopReplication(request), {
       description: DESCRIPTION.stopReplication,
     });
@@ -166,7 +168,7 @@ class ClusterRun {
     const failed = databases.filter(({ status }) => status === 'failed');
     const report = capClusterReport({ id: this.#id, status: failed.length > 0 ? 'failed' : 'done', roles, databases });
     if (failed.length === 0) return report;
-    const reasons = failed.slice(0, 5).map(({ message }) => message);
+    const reasons = failed.slice(0, 5).map(({ database, message }) => `${database}: ${message}`);
     const more = failed.length > 5 ? ` And ${failed.length - 5} more.` : '';
     const sentence = `${failed.length} of ${databases.length} databases failed. ${reasons.join(' ').slice(0, 8000)}${more}`;
     throw toApplicationFailure(new MigrationError('DatabasesFailed', sentence), [report]);
@@ -257,9 +259,11 @@ class ClusterRun {
     return `${request.action} was passed on to ${asked.map(({ database }) => database).join(', ')}.`;
   }
 
-  #hear(progress: DatabaseProgress): void {
+  #hear({ number, progress }: DatabaseNews): void {
     const known = this.#progress.get(progress.database);
-    if (known === undefined || hasEnded(known.phase)) return;
+    const isOld = number <= (this.#newsHeard.get(progress.database) ?? 0);
+    if (known === undefined || hasEnded(known.phase) || isOld) return;
+    this.#newsHeard.set(progress.database, number);
     this.#progress.set(
       progress.database,
       progress.tables.total === 0 ? { ...progress, tables: known.tables, bytes: known.bytes } : progress,

@@ -1,7 +1,7 @@
 import { isCancellation, workflowInfo } from '@temporalio/workflow';
 import type { StopRequest } from '../src/contract.ts';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
-import { FAILURES, MigrationError } from '../src/domain/failure.ts';
+import { MigrationError } from '../src/domain/failure.ts';
 import type { Migration, PinnedServers } from '../src/domain/migration.ts';
 import { migrationId } from '../src/domain/migration-id.ts';
 import type { Method, Plan } from '../src/domain/plan.ts';
@@ -186,9 +186,12 @@ async function undone(run: DatabaseRun, error: unknown): Promise<unknown> {
   });
   if (cancelled) return error;
   const type = failure.type === 'Unknown' ? 'ServerError' : failure.type;
-  const next = failure.details?.next ?? FAILURES[type].next;
-  const message = failure.message.endsWith(next) ? failure.message.slice(0, -next.length).trim() : failure.message;
-  return toApplicationFailure(new MigrationError(type, `${m.database}: ${message}`, { ...failure.details, next }), [
-    report,
-  ]);
+  const next =
+    leftovers.length === 0
+      ? 'Everything was undone. Mend the cause, then start the migration again.'
+      : `Not everything could be undone: ${leftovers.join(' ')}`;
+  return toApplicationFailure(
+    new MigrationError(type, `${m.database}: ${failure.message}`, { ...failure.details, next }),
+    [report],
+  );
 }

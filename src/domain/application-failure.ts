@@ -14,6 +14,7 @@ export function toApplicationFailure(error: MigrationError, moreDetails: unknown
 
 export interface ReadFailure {
   type: FailureType | 'Unknown';
+  /** What happened; what to do is in `details.next`. */
   message: string;
   details: FailureDetails | null;
 }
@@ -22,18 +23,19 @@ export interface ReadFailure {
 export function readFailure(error: unknown): ReadFailure {
   for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
     if (cause instanceof ApplicationFailure) {
-      const type = cause.type;
-      const known = type !== undefined && type !== null && type in FAILURES;
-      return {
-        type: known ? (type as FailureType) : 'Unknown',
-        message: cause.message,
-        details: known ? ((cause.details?.[0] ?? null) as FailureDetails | null) : null,
-      };
+      const { type, message } = cause;
+      if (type === undefined || type === null || !(type in FAILURES))
+        return { type: 'Unknown', message, details: null };
+      const details = (cause.details?.[0] ?? null) as FailureDetails | null;
+      return { type: type as FailureType, message: withoutNext(message, details?.next ?? ''), details };
     }
     if (cause instanceof MigrationError) return { type: cause.type, message: cause.message, details: cause.details };
   }
   return { type: 'Unknown', message: deepestMessage(error), details: null };
 }
+
+const withoutNext = (message: string, next: string): string =>
+  next !== '' && message.endsWith(next) ? message.slice(0, -next.length).trimEnd() : message;
 
 function deepestMessage(error: unknown): string {
   let message = String(error);

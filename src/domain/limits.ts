@@ -35,6 +35,22 @@ export const LIMITS = {
   chunkBytes: 512 * 1024 * 1024,
   /** Bytes that the relay may hold for a target that is slower than its source, before it pauses the source. */
   relayBufferBytes: 4 * 1024 * 1024,
+  /** Below the default deadlock_timeout: where a batch locks many tables, it gives way, and not the application. */
+  batchLockTimeoutMs: 500,
+  /** Rows that planCopy writes to the ledger in one statement. */
+  ledgerRowsPerInsert: 5_000,
+
+  /** For each index build. 64 MB was as fast as 1 GB with 4.4 M rows; below it no parallel helper starts. */
+  indexMemory: '64MB',
+  /** Helpers of one index build: 20-25 s became 15-18 s on 1 GB with three indexes. */
+  indexHelpers: 2,
+
+  /** Large objects in one transaction, and what is read of each at once: together at most 16 MB in memory. */
+  largeObjectsPerBatch: 64,
+  largeObjectPieceBytes: 256 * 1024,
+
+  /** Sessions on either server that compare rows: two keep both servers busy without starving their other work. */
+  verifySessions: 2,
 
   /** Entries of the schema in one transaction; a failing batch is run again entry by entry to name the one. */
   schemaBatchEntries: 200,
@@ -45,4 +61,21 @@ export const LIMITS = {
 
   /** Objects named in one error sentence; the rest is counted. */
   namesInMessage: 10,
+
+  /** A Temporal server that does not answer for this long is not there: the operator waits at the terminal. */
+  temporalConnectMs: 10_000,
+  /** Search attributes show up with the next refresh of the server's namespace cache, every 2 to 10 s. */
+  searchAttributesMs: 20_000,
+  /** How long short activities may go on after a shutdown began, before they are cancelled … */
+  shutdownGraceMs: 5_000,
+  /** … and all of it together. Container platforms kill after 30 s; what was cut off is tried again elsewhere. */
+  shutdownForceMs: 15_000,
+  /** A cancellation arrives with the answer to a heartbeat, so this is how late it may be noticed. */
+  heartbeatThrottleMs: 5_000,
+  /** Steps at once in one worker: a short one is a query or two … */
+  shortActivities: 32,
+  /** … a lane holds a session on each side and a relay buffer; 64 are four databases at 4 + 2 lanes, and waits. */
+  laneActivities: 64,
+  /** About 1 MB each; a workflow that fell out of the cache replays its history of a few hundred events. */
+  cachedWorkflows: 50,
 } as const;
