@@ -55,6 +55,7 @@ export type Method = Exclude<Plan['method'], 'auto'>;
  * @throws MigrationError `InvalidPlan`, with one sentence for each thing that is wrong.
  */
 export function parsePlan(input: unknown): Plan {
+  if (Array.isArray(input)) throw new MigrationError('InvalidPlan', 'The input must be one JSON object, but it is a list.');
   const result = v.safeParse(PlanSchema, input ?? {});
   const problems = result.success ? contradictions(result.output) : result.issues.map(sentence);
   if (!result.success || problems.length > 0) throw new MigrationError('InvalidPlan', problems.join(' '));
