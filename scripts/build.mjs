@@ -16,7 +16,7 @@ const dist = path.join(root, 'dist');
 const stampFile = path.join(dist, '.built');
 
 /** The `include` of tsconfig.build.json. */
-const SOURCE_DIRS = ['src', 'activities', 'workflows', 'demo', 'bench'];
+const SOURCE_DIRS = ['src', 'activities', 'workflows', 'demo', 'bench', 'lab'];
 /** What else changes the result. */
 const SETTINGS = ['tsconfig.json', 'tsconfig.build.json', 'package-lock.json', 'scripts/build.mjs'];
 
