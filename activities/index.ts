@@ -2,6 +2,7 @@ import { createCopyActivities } from './copy.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating } from './context.ts';
 import { createDatabaseActivities } from './database.ts';
+import { createFenceActivities } from './fence.ts';
 import { createFinishActivities } from './finish.ts';
 import { createIndexActivities } from './indexes.ts';
 import { createInspectActivities } from './inspect.ts';
@@ -29,6 +30,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createSequenceActivities(deps),
     ...createVerifyActivities(deps),
     ...createReplicationActivities(deps),
+    ...createFenceActivities(deps),
     ...createMeasureActivities(deps),
     ...createFinishActivities(deps),
     ...createUndoActivities(deps),

@@ -4,6 +4,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { own } from '../lab/processes.ts';
 import { startPostgres } from '../lab/postgres-server.ts';
+import type { TemporalServer } from '../lab/temporal-server.ts';
 import { startTemporalServer } from '../lab/temporal-server.ts';
 import { projectRoot, temporalCliPath } from '../lab/tools.ts';
 import type { ClusterProgress, ClusterReport } from '../src/domain/progress.ts';
@@ -28,7 +29,7 @@ async function main(keep: boolean): Promise<number> {
     startPostgres({ major: 18, auth: 'scram-sha-256', password: 'demo-target' }),
     startTemporalServer({ headless: false }),
   ]);
-  say(`Temporal Web UI: ${temporal.uiAddress}`);
+  say(`Temporal Web UI: ${temporal.uiAddress ?? 'none'}`);
 
   say(`Loading the databases ${DEMO_DATABASES.join(' and ')} onto the source.`);
   await loadDemoData(source);
@@ -45,7 +46,11 @@ async function main(keep: boolean): Promise<number> {
 
   const cli = new TemporalCli(temporalCliPath(), temporal.address, say);
   await cli.start(WORKFLOW_ID, PLAN);
-  await watch(cli, (progress) => progress.databases.length > 0 && progress.phase === 'streaming');
+  const reached = await watch(cli, (progress) => progress.databases.length > 0 && progress.phase === 'streaming');
+  if (reached.phase !== 'streaming') {
+    say(`The migration failed: ${(await cli.result(WORKFLOW_ID)).failure ?? 'no reason was given'}`);
+    return keepRunning(keep, temporal, 1);
+  }
 
   const before = writers.committed();
   say(`Both databases stream; the source has taken ${before} transactions meanwhile. Cutting over.`);
@@ -88,7 +93,7 @@ async function startWorker(env: Record<string, string>): Promise<ChildProcess> {
     for (const stream of [worker.stdout, worker.stderr])
       createInterface({ input: stream }).on('line', (line) => {
         lines.push(line);
-        if (/\bready\b/i.test(line)) resolve();
+        if (/^ready/.test(line)) resolve();
       });
     worker.once('exit', (code) =>
       reject(new Error(`The worker ended with ${code ?? 'a signal'}:\n${lines.join('\n')}`)),
@@ -98,7 +103,7 @@ async function startWorker(env: Record<string, string>): Promise<ChildProcess> {
 }
 
 /** Shows each change of the progress until `until` holds. */
-async function watch(cli: TemporalCli, until: (progress: ClusterProgress) => boolean): Promise<void> {
+async function watch(cli: TemporalCli, until: (progress: ClusterProgress) => boolean): Promise<ClusterProgress> {
   let shown = '';
   for (;;) {
     const progress = await cli.progress(WORKFLOW_ID).catch(() => null);
@@ -107,7 +112,7 @@ async function watch(cli: TemporalCli, until: (progress: ClusterProgress) => boo
       if (now !== shown && now !== '') say(now);
       shown = now;
       if (progress.attention !== null) say(`needs you: ${progress.attention}`);
-      if (until(progress) || ['failed', 'cancelled'].includes(progress.phase)) return;
+      if (until(progress) || ['failed', 'cancelled'].includes(progress.phase)) return progress;
     }
     await delay(1000);
   }
@@ -135,15 +140,11 @@ function printReport(report: ClusterReport): void {
   console.log('');
 }
 
-async function keepRunning(
-  keep: boolean,
-  temporal: { address: string; uiAddress: string },
-  status: number,
-): Promise<number> {
+async function keepRunning(keep: boolean, temporal: TemporalServer, status: number): Promise<number> {
   if (!keep) return status;
   console.log(`
 Everything is left running; Ctrl-C ends it and deletes its data.
-  Web UI: ${temporal.uiAddress}
+  Web UI: ${temporal.uiAddress ?? 'none'}
   export TEMPORAL_ADDRESS=${temporal.address}
   temporal workflow list
   temporal workflow show -w ${WORKFLOW_ID}

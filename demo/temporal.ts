@@ -44,11 +44,16 @@ export class TemporalCli {
     ]);
   }
 
-  async progress(workflowId: string): Promise<ClusterProgress> {
+  /** Null while no worker has taken the workflow up yet. */
+  async progress(workflowId: string): Promise<ClusterProgress | null> {
     const answer = JSON.parse(
       await this.#quiet(['workflow', 'query', '-w', workflowId, '--type', 'progress', '-o', 'json']),
-    ) as { queryResult: [ClusterProgress] };
-    return answer.queryResult[0];
+    ) as { queryResult: [ClusterProgress | null] | null };
+    const progress = answer.queryResult?.[0] ?? null;
+    // The CLI prints an empty list as null.
+    return progress === null
+      ? null
+      : { ...progress, databases: (progress.databases as typeof progress.databases | null) ?? [] };
   }
 
   /** Waits for the end. The report, also when it comes in the details of a failure. */

@@ -5,7 +5,7 @@ const WRITES: Record<string, readonly string[]> = {
   shop: [
     `WITH o AS (INSERT INTO orders (customer, placed, note) VALUES (1 + floor(random() * 99999), clock_timestamp(), md5(random()::text)) RETURNING number, placed)
      INSERT INTO items (number, placed, product, quantity) SELECT number, placed, 1 + floor(random() * 4999), 1 FROM o`,
-    'UPDATE products SET stock = stock - 1 WHERE id = 1 + floor(random() * 4999)',
+    'UPDATE products SET stock = stock - 1 WHERE id = (SELECT 1 + floor(random() * 4999)::int)',
     `UPDATE orders SET state = 'paid' WHERE number = (SELECT number FROM orders WHERE state = 'new' LIMIT 1)`,
     'DELETE FROM items WHERE id = (SELECT max(id) - 50 FROM items)',
   ],

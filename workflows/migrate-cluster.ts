@@ -15,7 +15,7 @@ import {
 } from '@temporalio/workflow';
 import type { ResolveRequest, StopRequest } from '../src/contract.ts';
 import { childWorkflowId, SEARCH_ATTRIBUTE } from '../src/contract.ts';
-import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
+import { asOwnFailure, readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import type { ClusterInspection, DatabaseInspection } from '../src/domain/migration.ts';
 import { hasEnded, PHASES, slowestPhase } from '../src/domain/phase.ts';
@@ -67,7 +67,7 @@ export async function migrateCluster(input?: unknown): Promise<ClusterReport> {
     return cluster.report(roles, reports);
   } catch (error) {
     cluster.ended(isCancellation(error) ? 'cancelled' : 'failed');
-    throw error;
+    throw isCancellation(error) ? error : asOwnFailure(error);
   }
 }
 

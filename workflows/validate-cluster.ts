@@ -1,5 +1,5 @@
 import { setCurrentDetails } from '@temporalio/workflow';
-import { toApplicationFailure } from '../src/domain/application-failure.ts';
+import { asOwnFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import { blocks, capFindings, describeFinding } from '../src/domain/finding.ts';
 import type { Finding } from '../src/domain/finding.ts';
@@ -19,7 +19,10 @@ export interface Validation {
 export async function validateCluster(
   input?: unknown,
 ): Promise<{ ok: boolean; databases: Omit<DatabaseInspection, 'findings'>[]; findings: Finding[] }> {
-  const { databases, findings } = await inspect(readPlan(input));
+  const plan = readPlan(input);
+  const { databases, findings } = await inspect(plan).catch((error: unknown) => {
+    throw asOwnFailure(error);
+  });
   const ok = !findings.some(blocks);
   setCurrentDetails(
     ok ? 'Nothing is in the way of a migration.' : `${findings.filter(blocks).length} findings are in the way.`,

@@ -1,15 +1,25 @@
-import { ApplicationFailure } from '@temporalio/common';
+import { ApplicationFailure, TemporalFailure } from '@temporalio/common';
 import type { FailureDetails, FailureType } from './failure.ts';
 import { FAILURES, MigrationError } from './failure.ts';
 
 /** The one way in which one of our errors enters a history: first line what happened, then what to do. */
 export function toApplicationFailure(error: MigrationError, moreDetails: unknown[] = []): ApplicationFailure {
-  return ApplicationFailure.create({
+  const failure = ApplicationFailure.create({
     type: error.type,
     message: `${error.message} ${error.details.next}`.trim(),
     nonRetryable: !error.retryable,
     details: [error.details, ...moreDetails],
   });
+  // A trace of our own code says nothing to who reads the history.
+  failure.stack = '';
+  return failure;
+}
+
+/** What a workflow ends with: the sentence of the step that failed, not "Activity task failed". A bug stays a bug. */
+export function asOwnFailure(error: unknown): unknown {
+  if (error instanceof ApplicationFailure || !(error instanceof TemporalFailure)) return error;
+  const { type, message, details } = readFailure(error);
+  return toApplicationFailure(new MigrationError(type === 'Unknown' ? 'ServerError' : type, message, details ?? {}));
 }
 
 export interface ReadFailure {

@@ -6,6 +6,10 @@
 export const LIMITS = {
   /** Validation gives up on a server after this long: the operator is still looking at the terminal. */
   reachServerMs: 30_000,
+  /** One check of validation; a catalog query that takes longer is waiting for something. It is `unknown` then. */
+  checkTimeoutMs: 20_000,
+  /** What validation may spend on reading the rows of one database: enough for small tables, no load from big ones. */
+  checkRowsMs: 5_000,
   /** Half of it must be enough to notice a dead worker; a heartbeat comes from a timer, so it is never late by work. */
   heartbeatTimeoutMs: 30_000,
   /** How often an activity's timer heartbeats. Pending activities show these details live. */
@@ -59,13 +63,28 @@ export const LIMITS = {
   gateSamples: 3,
   gateSampleMs: 1_000,
 
+  /** Little enough to be a second of writes: then "catching up" is "streaming". */
+  caughtUpBytes: 16 * 1024 * 1024,
+  /** Gate and drain are looked at this often, because the application may be waiting. */
+  drainPollMs: 50,
+  /** A failing apply worker is started again every 5 s; after so many failures in one wait a person is asked. */
+  applyErrorsToFail: 3,
+  /** Changes after the mark that are counted; beyond this the answer is "far too many" anyway. */
+  peekChanges: 100_000,
+
   /** Objects named in one error sentence; the rest is counted. */
   namesInMessage: 10,
+
+  /** Warnings that a database's report can hold, and characters of each: 2 MB of payload is Temporal's end. */
+  warningsInReport: 200,
+  warningCharacters: 1_000,
 
   /** A Temporal server that does not answer for this long is not there: the operator waits at the terminal. */
   temporalConnectMs: 10_000,
   /** Search attributes show up with the next refresh of the server's namespace cache, every 2 to 10 s. */
   searchAttributesMs: 20_000,
+  /** How often the log repeats that Temporal cannot be reached. */
+  repeatLogMs: 30_000,
   /** How long short activities may go on after a shutdown began, before they are cancelled … */
   shutdownGraceMs: 5_000,
   /** … and all of it together. Container platforms kill after 30 s; what was cut off is tried again elsewhere. */

@@ -55,7 +55,8 @@ export type Method = Exclude<Plan['method'], 'auto'>;
  * @throws MigrationError `InvalidPlan`, with one sentence for each thing that is wrong.
  */
 export function parsePlan(input: unknown): Plan {
-  if (Array.isArray(input)) throw new MigrationError('InvalidPlan', 'The input must be one JSON object, but it is a list.');
+  if (Array.isArray(input))
+    throw new MigrationError('InvalidPlan', 'The input must be one JSON object, but it is a list.');
   const result = v.safeParse(PlanSchema, input ?? {});
   const problems = result.success ? contradictions(result.output) : result.issues.map(sentence);
   if (!result.success || problems.length > 0) throw new MigrationError('InvalidPlan', problems.join(' '));
@@ -81,9 +82,9 @@ function contradictions(plan: Plan): string[] {
     plan.databases.include.every((name) => plan.databases.exclude.includes(name))
   )
     problems.push('"databases.exclude" names every database of "databases.include", so nothing would be migrated.');
-  if (plan.verify === 'full' && plan.stop.fence === 'none' && plan.method === 'replication')
+  if (plan.verify === 'full' && plan.method !== 'dump')
     problems.push(
-      '"verify": "full" compares both sides after the last write, so it needs "stop.fence": "read-only"; use "copied" without a fence.',
+      '"verify": "full" is there for "method": "dump" only; "copied" compares every copied row before replication begins.',
     );
   return problems;
 }

@@ -1,0 +1,73 @@
+import { LEDGER_SCHEMA, NAME_PREFIX } from '../src/contract.ts';
+import type { Migration } from '../src/domain/migration.ts';
+import type { Session } from '../src/postgres/connection.ts';
+import { quoteIdent, quoteLiteral } from '../src/postgres/identifier.ts';
+import type { ActivityDeps } from './context.ts';
+import { nextPoll, openSource, openTarget, withSession } from './context.ts';
+
+/** The step name under which the setting that was there before is booked. */
+const FENCE = 'fence';
+
+export function createFenceActivities(deps: ActivityDeps) {
+  return {
+    /**
+     * Read-only by default from now on, and no session from before left. What was set before is booked first, so that
+     * it can be put back. A session may still say `SET`: what it writes after the mark is in the report.
+     */
+    async fence(m: Migration): Promise<void> {
+      await withSession(openTarget(deps, m, 'control'), 'booking the fence', (target) =>
+        withSession(openSource(deps, m, 'control'), 'fencing the source', async (source) => {
+          await target.query(
+            `INSERT INTO ${LEDGER_SCHEMA}.event (step, warning, message)
+             SELECT $1, false, $2 WHERE NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.event WHERE step = $1)`,
+            [FENCE, JSON.stringify({ readOnly: await databaseSetting(source) })],
+          );
+          await source.query(`ALTER DATABASE ${quoteIdent(m.database)} SET default_transaction_read_only = on`);
+          const { at } = await source.one<{ at: string }>('SELECT clock_timestamp()::text AS at');
+          for (;;) {
+            const left = await source.query(
+              `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+                  AND backend_start <= $1 AND NOT starts_with(application_name, $2)`,
+              [at, `${NAME_PREFIX}${m.id}_`],
+            );
+            if (left.length === 0) return;
+            await nextPoll(50);
+          }
+        }),
+      );
+    },
+
+    async unfence(m: Migration): Promise<void> {
+      await withSession(openTarget(deps, m, 'control'), 'reading the fence', (target) =>
+        withSession(openSource(deps, m, 'control'), 'lifting the fence', (source) => liftFence(source, target)),
+      );
+    },
+  };
+}
+
+/** Puts back what `fence` has booked; nothing where it has booked nothing. */
+export async function liftFence(source: Session, target: Session): Promise<void> {
+  const [booked] = await target.query<{ message: string }>(
+    `SELECT message FROM ${LEDGER_SCHEMA}.event WHERE step = $1`,
+    [FENCE],
+  );
+  if (booked === undefined) return;
+  const { readOnly } = JSON.parse(booked.message) as { readOnly: string | null };
+  const { database } = await source.one<{ database: string }>('SELECT current_database() AS database');
+  const what =
+    readOnly === null
+      ? 'RESET default_transaction_read_only'
+      : `SET default_transaction_read_only = ${quoteLiteral(readOnly)}`;
+  await source.query(`ALTER DATABASE ${quoteIdent(database)} ${what}`);
+  await target.query(`DELETE FROM ${LEDGER_SCHEMA}.event WHERE step = $1`, [FENCE]);
+}
+
+async function databaseSetting(source: Session): Promise<string | null> {
+  const [row] = await source.query<{ value: string }>(
+    `SELECT substr(setting, length('default_transaction_read_only=') + 1) AS value
+       FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) AS setting
+      WHERE d.datname = current_database() AND s.setrole = 0 AND starts_with(setting, 'default_transaction_read_only=')`,
+  );
+  return row?.value ?? null;
+}

@@ -1,0 +1,220 @@
+import { randomBytes } from 'node:crypto';
+import { applicationName } from '../src/contract.ts';
+import { MigrationError } from '../src/domain/failure.ts';
+import type { Finding } from '../src/domain/finding.ts';
+import { blocks, capFindings, describeFinding } from '../src/domain/finding.ts';
+import { LIMITS } from '../src/domain/limits.ts';
+import type { ClusterInspection, DatabaseInspection, Migration, PinnedServers } from '../src/domain/migration.ts';
+import type { Plan } from '../src/domain/plan.ts';
+import type { Endpoint, Session } from '../src/postgres/connection.ts';
+import { connect } from '../src/postgres/connection.ts';
+import type { ConnInfo } from '../src/postgres/conninfo.ts';
+import { databaseExists, findUserObject } from '../src/postgres/database.ts';
+import { toMigrationError } from '../src/postgres/sqlstate.ts';
+import { databasesInScope } from '../src/preflight/databases.ts';
+import { inspectOneDatabase, inspectServers, readScope, recheckDatabase } from '../src/preflight/inspect.ts';
+import type { ActivityDeps } from './context.ts';
+import { activitySignal, nextPoll, openSource, openTarget, readIdentity, withSession } from './context.ts';
+
+export interface DatabaseToInspect {
+  plan: Plan;
+  servers: PinnedServers;
+  database: string;
+  sourceOid: number;
+}
+
+/** Nothing is changed by accident, and no catalog query is waited for without end. */
+const READ_ONLY = {
+  default_transaction_read_only: 'on',
+  statement_timeout: String(LIMITS.checkTimeoutMs),
+  lock_timeout: String(LIMITS.checkTimeoutMs),
+};
+
+export function createInspectActivities(deps: ActivityDeps) {
+  return {
+    /**
+     * Connects to both servers, pins their identity, lists the databases that the plan means, and checks the servers.
+     * @throws MigrationError `ValidationFailed` when a server cannot be reached or logged into
+     */
+    async inspectCluster({ plan }: { plan: Plan }): Promise<ClusterInspection> {
+      const id = newId();
+      const [source, target] = await reachBoth(deps, plan, id);
+      try {
+        const servers = { source: await pin(source), target: await pin(target) };
+        const { databases, findings } = await databasesInScope(source, plan, (database) =>
+          holdsObjects(source, database, id),
+        );
+        const context = { plan, source, target, databases, sourceForTarget: sourceForTarget(deps, plan), own: null };
+        findings.push(...(await inspectServers(context)));
+        return { servers, databases, findings: capFindings(findings), searchAttributes: deps.searchAttributes };
+      } catch (error) {
+        activitySignal().throwIfAborted();
+        throw toMigrationError(error, { server: 'source', doing: 'inspecting the servers' });
+      } finally {
+        await Promise.all([source.close(), target.close()]);
+      }
+    },
+
+    /** Checks one database on both servers and decides its method. */
+    async inspectDatabase(request: DatabaseToInspect): Promise<DatabaseInspection> {
+      const { plan, servers, database, sourceOid } = request;
+      const method = plan.method === 'auto' ? 'replication' : plan.method;
+      const m: Migration = { id: newId(), workflowId: '', database, sourceOid, method, plan, servers };
+      const bytes = 0;
+      try {
+        return await withBoth(deps, m, (source, target, targetExists) =>
+          inspectOneDatabase({
+            ...{ plan, source, target, targetExists, database },
+            ...{ databases: [{ database, sourceOid, bytes }], sourceForTarget: sourceForTarget(deps, plan), own: null },
+          }),
+        );
+      } catch (error) {
+        if (!(error instanceof Unreachable)) throw error;
+        return { database, method, reason: 'It could not be looked at.', tables: 0, bytes, findings: [error.finding] };
+      }
+    },
+
+    /**
+     * Looks once more, right before anything is changed, at what may have changed since validation.
+     * @throws MigrationError `ValidationFailed` with a sentence for each finding that blocks
+     */
+    async recheck(m: Migration): Promise<void> {
+      const findings = await withBoth(deps, m, async (source, target, targetExists) =>
+        recheckDatabase({
+          ...{ plan: m.plan, database: m.database, method: m.method, source, target, targetExists },
+          databases: [{ database: m.database, sourceOid: m.sourceOid, bytes: 0 }],
+          replication: m.method === 'replication',
+          tables: await readScope(source, m.plan, m.database),
+          sourceForTarget: sourceForTarget(deps, m.plan),
+          own: m.id,
+          rowsBudget: { ms: LIMITS.checkRowsMs },
+        }),
+      ).catch((error: unknown) => {
+        if (error instanceof Unreachable) return [error.finding];
+        throw error;
+      });
+      const blocking = capFindings(findings.filter(blocks));
+      if (blocking.length === 0) return;
+      throw new MigrationError(
+        'ValidationFailed',
+        `Something has come in the way since validation, and nothing was changed. ${blocking.map(describeFinding).join(' ')}`,
+      );
+    },
+  };
+}
+
+/** The application names of an inspection are told apart like those of a migration. */
+const newId = (): string => randomBytes(6).toString('hex');
+
+async function pin(session: Session): Promise<PinnedServers['source']> {
+  const { systemIdentifier, version } = await readIdentity(session);
+  return { systemIdentifier, version };
+}
+
+const sourceForTarget = (deps: ActivityDeps, plan: Plan): ConnInfo =>
+  deps.endpoint(plan.sourceForTarget ?? plan.source, 'source').info;
+
+/** Both are tried, so that both sentences are said at once. */
+async function reachBoth(deps: ActivityDeps, plan: Plan, id: string): Promise<[Session, Session]> {
+  const endpoints = [deps.endpoint(plan.source, 'source'), deps.endpoint(plan.target, 'target')];
+  const outcomes = await Promise.allSettled(endpoints.map((endpoint) => reach(endpoint, id)));
+  const [source, target] = outcomes.map((outcome) => (outcome.status === 'fulfilled' ? outcome.value : undefined));
+  if (source !== undefined && target !== undefined) return [source, target];
+  source?.destroy();
+  target?.destroy();
+  activitySignal().throwIfAborted();
+  const reasons = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
+  const failures = reasons.map((reason) => {
+    if (reason instanceof MigrationError) return reason;
+    throw reason;
+  });
+  const remedies = [...new Set(failures.map(({ details }) => details.next))];
+  throw new MigrationError('ValidationFailed', failures.map(({ message }) => message).join(' '), {
+    next: remedies.join(' '),
+    sqlstate: failures[0]?.details.sqlstate ?? null,
+  });
+}
+
+/** A server that is just starting is waited for; a wrong password or host name is not mended by waiting. */
+async function reach(endpoint: Endpoint, id: string): Promise<Session> {
+  const giveUpAt = Date.now() + LIMITS.reachServerMs;
+  const options = { applicationName: applicationName(id, 'control'), settings: READ_ONLY, signal: activitySignal() };
+  for (;;) {
+    try {
+      return await connect(endpoint, options);
+    } catch (error) {
+      const isOurs = error instanceof MigrationError;
+      const mayPass = isOurs && error.retryable && !error.message.includes('ENOTFOUND');
+      if (!mayPass || Date.now() + LIMITS.pollMs > giveUpAt) throw error;
+      await nextPoll();
+    }
+  }
+}
+
+/** Whether somebody uses a database. One that we may not look into is taken as used, and is then a finding. */
+async function holdsObjects(source: Session, database: string, id: string): Promise<boolean> {
+  const { current } = await source.one<{ current: string }>('SELECT current_database() AS current');
+  if (current === database) return (await findUserObject(source)) !== null;
+  const options = {
+    database,
+    applicationName: applicationName(id, 'control'),
+    settings: READ_ONLY,
+    signal: activitySignal(),
+  };
+  let session: Session;
+  try {
+    session = await connect(source.endpoint, options);
+  } catch (error) {
+    if (error instanceof MigrationError && !error.retryable) return true;
+    throw error;
+  }
+  try {
+    return (await findUserObject(session)) !== null;
+  } finally {
+    await session.close();
+  }
+}
+
+/** A database that one of the servers does not let us into. */
+class Unreachable extends Error {
+  readonly finding: Finding;
+
+  constructor(m: Migration, server: 'source' | 'target', { message, details }: MigrationError) {
+    super(message);
+    this.finding = {
+      ...{ code: 'database-unreachable', severity: 'error', server, database: m.database, object: null, message },
+      remedy: details.next.replace(', then resolve with retry', ''),
+    };
+  }
+}
+
+/** Opens the database on the source, and on the target where it is there; else any database of the target. */
+async function withBoth<T>(
+  deps: ActivityDeps,
+  m: Migration,
+  work: (source: Session, target: Session, targetExists: boolean) => Promise<T>,
+): Promise<T> {
+  const options = { settings: READ_ONLY };
+  const maintenance = deps.endpoint(m.plan.target, 'target').info['dbname'] ?? 'postgres';
+  const doing = `inspecting database "${m.database}"`;
+  const opening = unlessRefused(m, 'source', openSource(deps, m, 'control', options));
+  return withSession(opening, doing, async (source) => {
+    const looking = openTarget(deps, m, 'control', { ...options, database: maintenance });
+    return withSession(unlessRefused(m, 'target', looking), doing, async (server) => {
+      if (maintenance === m.database) return work(source, server, true);
+      if (!(await databaseExists(server, m.database))) return work(source, server, false);
+      const entering = unlessRefused(m, 'target', openTarget(deps, m, 'control', options));
+      return withSession(entering, doing, (target) => work(source, target, true));
+    });
+  });
+}
+
+async function unlessRefused(m: Migration, server: 'source' | 'target', opening: Promise<Session>): Promise<Session> {
+  try {
+    return await opening;
+  } catch (error) {
+    if (error instanceof MigrationError && !error.retryable && error.type !== 'WrongServer')
+      throw new Unreachable(m, server, error);
+    throw error;
+  }
+}

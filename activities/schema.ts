@@ -1,0 +1,195 @@
+import { LEDGER_SCHEMA } from '../src/contract.ts';
+import { MigrationError } from '../src/domain/failure.ts';
+import { LIMITS } from '../src/domain/limits.ts';
+import type { Migration } from '../src/domain/migration.ts';
+import type { Session } from '../src/postgres/connection.ts';
+import type { EntryRow } from '../src/postgres/entry.ts';
+import { countEntries, ENTRY_SETTINGS, lockSchemaWork, runEntries } from '../src/postgres/entry.ts';
+import { underSnapshot } from '../src/postgres/import-snapshot.ts';
+import { requireOwnLedger } from '../src/postgres/ledger.ts';
+import { displayView, readPopulated, readUnpopulatedInOrder, refresh } from '../src/postgres/matview.ts';
+import { archiveSchema, nameSome } from '../src/postgres/schema-archive.ts';
+import { readRelations } from '../src/postgres/schema-catalog.ts';
+import { toMigrationError } from '../src/postgres/sqlstate.ts';
+import type { ActivityDeps } from './context.ts';
+import { activitySignal, heartbeating, openSource, openTarget, withSession } from './context.ts';
+
+export function createSchemaActivities(deps: ActivityDeps) {
+  const openSchemaSession = (m: Migration) => openTarget(deps, m, 'control', { settings: ENTRY_SETTINGS });
+
+  return {
+    /**
+     * Takes the schema of the source as the generation's snapshot sees it, keeps it in the ledger entry by entry, and
+     * runs what must be there before the rows. An attempt that died goes on where it was.
+     * @throws MigrationError `SchemaFailed` naming the object, `SnapshotLost`, `ProgramMissing`
+     */
+    async copySchema(m: Migration, generation: number): Promise<{ entries: number }> {
+      return withSession(openSchemaSession(m), 'restoring the schema', async (target) => {
+        await requireOwnLedger(target, m);
+        await lockSchemaWork(target);
+        let current = 'taking the schema of the source';
+        return heartbeating(
+          () => ({ current }),
+          async () => {
+            if ((await countEntries(target)) === 0) await archive(deps, m, generation, target);
+            await runEntries(target, {
+              stages: ['pre'],
+              step: 'copySchema',
+              otherwise: 'SchemaFailed',
+              onProgress: (label) => (current = label),
+            });
+            await requireAllArrived(target);
+            await target.query(
+              `UPDATE ${LEDGER_SCHEMA}.migration SET schema_restored = coalesce(schema_restored, clock_timestamp())`,
+            );
+            return { entries: await countEntries(target) };
+          },
+        );
+      });
+    },
+
+    /**
+     * Everything that waits for the rows of all tables: foreign keys, triggers, rules, policies, grants; and the
+     * indexes and keys of tables that no lane had to do with, because nothing was copied into them.
+     * @throws MigrationError `ConstraintFailed` naming the object
+     */
+    async restoreConstraints(m: Migration): Promise<void> {
+      await withSession(openSchemaSession(m), 'restoring constraints', async (target) => {
+        await requireOwnLedger(target, m);
+        await lockSchemaWork(target);
+        let current = '';
+        await heartbeating(
+          () => ({ current }),
+          () =>
+            runEntries(target, {
+              stages: ['index', 'key', 'post'],
+              step: 'restoreConstraints',
+              otherwise: 'ConstraintFailed',
+              alone: (entries) => bigForeignKeys(target, entries),
+              instead: notValid,
+              onProgress: (label) => (current = label),
+            }),
+        );
+      });
+    },
+
+    /**
+     * Fills the materialized views that are filled on the source, each in its own transaction, after those it reads.
+     * One that fails does not keep the others from being filled.
+     * @throws MigrationError `ConstraintFailed` naming those that cannot be filled
+     */
+    async refreshMaterializedViews(m: Migration): Promise<{ refreshed: number }> {
+      const populated = await withSession(
+        openSource(deps, m, 'control'),
+        'reading the materialized views',
+        readPopulated,
+      );
+      const wanted = new Set(populated.map(displayView));
+      return withSession(openTarget(deps, m, 'control'), 'refreshing the materialized views', async (target) => {
+        await requireOwnLedger(target, m);
+        const views = (await readUnpopulatedInOrder(target)).filter((view) => wanted.has(displayView(view)));
+        const failures: MigrationError[] = [];
+        for (const view of views) {
+          const object = displayView(view);
+          try {
+            await heartbeating(
+              () => ({ current: object }),
+              () => refresh(target, view),
+            );
+          } catch (error) {
+            activitySignal().throwIfAborted();
+            const doing = `refreshing materialized view ${object}`;
+            const failure = toMigrationError(error, { server: 'target', doing, object, otherwise: 'ConstraintFailed' });
+            if (failure.retryable) throw failure;
+            failures.push(failure);
+          }
+        }
+        if (failures.length > 0) throw cannotRefresh(failures);
+        return { refreshed: views.length };
+      });
+    },
+  };
+}
+
+function cannotRefresh(failures: readonly MigrationError[]): MigrationError {
+  const { object, sqlstate } = failures[0]?.details ?? {};
+  return new MigrationError('ConstraintFailed', nameSome(failures.map(({ message }) => message)), {
+    object: object ?? null,
+    sqlstate: sqlstate ?? null,
+    next: 'Mend it on the target and resolve with retry, or resolve with skip: then it stays unpopulated.',
+  });
+}
+
+async function archive(deps: ActivityDeps, m: Migration, generation: number, target: Session): Promise<void> {
+  await withSession(openSource(deps, m, 'control'), 'taking the schema', async (source) => {
+    const write = (snapshot: string) =>
+      target.transaction(() => archiveSchema({ m, source, target, snapshot, signal: activitySignal() }));
+    if (m.method !== 'schema-only') {
+      const snapshot = await readSnapshot(m, generation, target);
+      await underSnapshot(source, snapshot, () => write(snapshot));
+      return;
+    }
+    // Where no rows are copied there is no generation, and this transaction's own snapshot is as good.
+    await source.transaction(async () => {
+      const { snapshot } = await source.one<{ snapshot: string }>('SELECT pg_export_snapshot() AS snapshot');
+      await write(snapshot);
+    }, 'BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ');
+  });
+}
+
+async function readSnapshot(m: Migration, generation: number, target: Session): Promise<string> {
+  const [row] = await target.query<{ snapshot: string }>(
+    `SELECT snapshot FROM ${LEDGER_SCHEMA}.generation WHERE number = $1`,
+    [generation],
+  );
+  if (row !== undefined) return row.snapshot;
+  const message = `The ledger of database "${m.database}" on the target has no generation ${generation}.`;
+  throw new MigrationError('SnapshotLost', message);
+}
+
+const RELATION_KINDS = ['TABLE', 'VIEW', 'MATERIALIZED VIEW', 'SEQUENCE', 'FOREIGN TABLE'];
+
+/** Every statement succeeded; this asks whether what they should have made is there. */
+async function requireAllArrived(target: Session): Promise<void> {
+  // pg_restore's titles, which labels are made of, have a blank for a line break.
+  const there = new Set((await readRelations(target)).map(({ label }) => label.replaceAll(/[\r\n]/g, ' ')));
+  const rows = await target.query<{ relation: string }>(
+    `SELECT substr(label, length(kind) + 2) AS relation FROM ${LEDGER_SCHEMA}.entry
+      WHERE stage = 'pre' AND state = 'done' AND kind = ANY ($1)`,
+    [RELATION_KINDS],
+  );
+  const missing = rows.map(({ relation }) => relation).filter((relation) => !there.has(relation));
+  if (missing.length === 0) return;
+  throw new MigrationError(
+    'SchemaFailed',
+    `After the schema was restored, ${nameSome(missing)} is not there on the target.`,
+    {
+      object: missing[0] ?? null,
+    },
+  );
+}
+
+/** Adding one reads both tables. A partitioned table has no size of its own, so it counts as big. */
+async function bigForeignKeys(target: Session, entries: readonly EntryRow[]): Promise<Set<number>> {
+  const foreignKeys = entries
+    .filter(({ kind }) => kind === 'FK CONSTRAINT')
+    .map(({ position, sql }) => ({ position, table: /^ALTER TABLE (?:ONLY )?([^\n]+)\n/.exec(sql)?.[1] ?? '' }));
+  if (foreignKeys.length === 0) return new Set();
+  const rows = await target.query<{ position: number }>(
+    `SELECT position FROM unnest($1::int[], $2::text[]) AS f (position, name), to_regclass(f.name) AS r (oid) JOIN pg_class c ON c.oid = r.oid
+      WHERE c.relkind = 'p' OR pg_table_size(c.oid) > $3`,
+    [foreignKeys.map(({ position }) => position), foreignKeys.map(({ table }) => table), LIMITS.tinyTableBytes],
+  );
+  return new Set(rows.map(({ position }) => position));
+}
+
+const FOREIGN_KEY_VIOLATION = '23503';
+
+/** The rows broke it on the source already, where its triggers were off: it is brought over as far as rows allow. */
+function notValid({ kind, label, sql }: EntryRow, sqlstate: string | null): { sql: string; warning: string } | null {
+  if (kind !== 'FK CONSTRAINT' || sqlstate !== FOREIGN_KEY_VIOLATION) return null;
+  return {
+    sql: sql.trim().replace(/;$/, ' NOT VALID;'),
+    warning: `${label} is NOT VALID on the target: rows break it, on the source too. Mend them, then VALIDATE CONSTRAINT.`,
+  };
+}

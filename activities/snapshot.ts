@@ -1,0 +1,195 @@
+import { applicationName, generationName, LEDGER_SCHEMA } from '../src/contract.ts';
+import { MigrationError } from '../src/domain/failure.ts';
+import { LIMITS } from '../src/domain/limits.ts';
+import type { Migration } from '../src/domain/migration.ts';
+import { endSessions, sessionIsThere } from '../src/postgres/backend.ts';
+import type { Session } from '../src/postgres/connection.ts';
+import { displayName } from '../src/postgres/identifier.ts';
+import { underSnapshot } from '../src/postgres/import-snapshot.ts';
+import { requireOwnLedger } from '../src/postgres/ledger.ts';
+import { createPublication, dropPublication, publishedTables } from '../src/postgres/publication.ts';
+import { isPublished, listTables } from '../src/postgres/scope.ts';
+import { dropSlot, readSlot } from '../src/postgres/slot.ts';
+import type { Holder, Lease } from '../src/postgres/snapshot.ts';
+import { detachHolder, openHolder } from '../src/postgres/snapshot.ts';
+import type { ActivityDeps } from './context.ts';
+import { activitySignal, heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
+
+/** A table that is created between publication and slot makes a new beginning; so many in a row is a deployment. */
+const MOST_BEGINNINGS = 5;
+
+const DEFAULT_LEASE: Lease = { seconds: LIMITS.snapshotLeaseSeconds, mostSeconds: LIMITS.snapshotMostSeconds };
+
+interface GenerationRow {
+  state: string;
+  holder_pid: number;
+  consistent_point: string | null;
+  slot: boolean;
+}
+
+export function createSnapshotActivities(deps: ActivityDeps, lease: Lease = DEFAULT_LEASE) {
+  return {
+    /** Publication, slot and exported snapshot, held by a backend that outlives this worker. */
+    async openSnapshot(m: Migration, generation: number): Promise<{ consistentPoint: string | null; tables: number }> {
+      return withSession(openTarget(deps, m, 'control'), 'booking the snapshot', (target) =>
+        withSession(openSource(deps, m, 'control'), 'opening the snapshot', async (source) => {
+          await requireOwnLedger(target, m);
+          const tables = (await listTables(source, m.plan, m.database)).filter(isPublished);
+          const booked = await readGeneration(target, generation);
+          if (booked !== null) {
+            if (booked.state === 'open') await requireHolder(source, m, generation, booked);
+            return { consistentPoint: booked.consistent_point, tables: tables.length };
+          }
+          // An earlier attempt of ours that died before it was booked.
+          await endSessions(source, m.database, [applicationName(m.id, 'holder')]);
+          const holder = await open(deps, source, m, generation);
+          try {
+            await book(target, source, m, generation, holder);
+            await detachHolder(holder, source, applicationName(m.id, 'keep'), lease);
+          } catch (error) {
+            holder.session.destroy();
+            throw error;
+          }
+          return { consistentPoint: holder.consistentPoint, tables: tables.length };
+        }),
+      );
+    },
+
+    /** Runs as long as the copy: one session that renews the holder's lease, and a look at the holder itself. */
+    async keepSnapshot(m: Migration, generation: number): Promise<never> {
+      const booked = await withSession(openTarget(deps, m, 'control'), 'reading the ledger', (target) =>
+        readGeneration(target, generation),
+      );
+      if (booked === null)
+        throw new MigrationError('SnapshotLost', `Generation ${generation} is not in the ledger any more.`);
+      return withSession(openSource(deps, m, 'keep'), 'keeping the snapshot', async (source) => {
+        let age = 0;
+        return heartbeating(
+          () => ({ holderPid: booked.holder_pid, snapshotAgeSeconds: age }),
+          async () => {
+            for (;;) {
+              await requireHolder(source, m, generation, booked);
+              const row = await source.one<{ age: number }>(
+                `SELECT extract(epoch FROM clock_timestamp() - max(xact_start))::float8 AS age FROM pg_stat_activity WHERE pid = $1`,
+                [booked.holder_pid],
+              );
+              age = Math.round(row.age);
+              await nextPoll();
+            }
+          },
+        );
+      });
+    },
+
+    /** Ends the holder. Its transaction was only read from. */
+    async releaseSnapshot(m: Migration): Promise<void> {
+      await withSession(openSource(deps, m, 'control'), 'releasing the snapshot', (source) =>
+        endSessions(source, m.database, [applicationName(m.id, 'holder')]),
+      );
+    },
+  };
+}
+
+async function readGeneration(target: Session, generation: number): Promise<GenerationRow | null> {
+  const rows = await target.query<GenerationRow>(
+    `SELECT state, holder_pid, consistent_point::text, slot FROM ${LEDGER_SCHEMA}.generation WHERE number = $1`,
+    [generation],
+  );
+  return rows[0] ?? null;
+}
+
+/** @throws MigrationError `SnapshotLost`, saying what is gone */
+async function requireHolder(source: Session, m: Migration, generation: number, booked: GenerationRow): Promise<void> {
+  const slot = booked.slot ? await readSlot(source, generationName(m.id, generation)) : null;
+  if (booked.slot && slot === null)
+    throw new MigrationError(
+      'SnapshotLost',
+      `The replication slot ${generationName(m.id, generation)} was dropped on the source.`,
+    );
+  if (slot !== null && slot.lost !== null)
+    throw new MigrationError(
+      'SnapshotLost',
+      `The replication slot ${generationName(m.id, generation)} is lost: ${slot.lost}.`,
+    );
+  if (await sessionIsThere(source, booked.holder_pid, applicationName(m.id, 'holder'))) return;
+  throw new MigrationError(
+    'SnapshotLost',
+    `The backend with pid ${booked.holder_pid} that held the snapshot on the source has ended: the server was restarted, ` +
+      'somebody terminated it, or its lease was over because no worker was there.',
+  );
+}
+
+/** Publication first, slot second, and both from the start again when a table came between them. */
+async function open(deps: ActivityDeps, source: Session, m: Migration, generation: number): Promise<Holder> {
+  const endpoint = deps.endpoint(m.plan.source, 'source');
+  const options = { endpoint, database: m.database, name: applicationName(m.id, 'holder'), signal: activitySignal() };
+  if (m.method !== 'replication') return openHolder(source, { ...options, slot: null });
+  const name = generationName(m.id, generation);
+  for (let beginning = 1; ; beginning += 1) {
+    await dropSlot(source, name);
+    const tables = (await listTables(source, m.plan, m.database)).filter(isPublished);
+    await createPublication(source, name, tables);
+    const holder = await openHolder(source, { ...options, slot: name });
+    try {
+      const missing = await seenButNotPublished(deps, source, m, name, holder.snapshot);
+      if (missing.length === 0) return holder;
+      if (beginning === MOST_BEGINNINGS)
+        throw new MigrationError(
+          'ServerBusy',
+          `Tables keep being created on the source while the slot is made, the last one ${missing[0] ?? ''}: wait until the deployment is over.`,
+        );
+    } catch (error) {
+      await abandon(source, m, holder, name);
+      throw error;
+    }
+    await abandon(source, m, holder, name);
+  }
+}
+
+async function abandon(source: Session, m: Migration, holder: Holder, name: string): Promise<void> {
+  holder.session.destroy();
+  await endSessions(source, m.database, [applicationName(m.id, 'holder')]);
+  await dropSlot(source, name);
+  await dropPublication(source, name);
+}
+
+/** A table made after the publication and before the slot would be copied once and then never change again. */
+async function seenButNotPublished(
+  deps: ActivityDeps,
+  source: Session,
+  m: Migration,
+  publication: string,
+  snapshot: string,
+): Promise<string[]> {
+  const published = await publishedTables(source, publication);
+  return withSession(openSource(deps, m, 'control'), 'comparing snapshot and publication', (reader) =>
+    underSnapshot(reader, snapshot, async () => {
+      const seen = (await listTables(reader, m.plan, m.database)).filter(isPublished);
+      return seen.filter(({ oid }) => !published.has(oid)).map(({ schema, name }) => displayName(schema, name));
+    }),
+  );
+}
+
+async function book(target: Session, source: Session, m: Migration, generation: number, holder: Holder): Promise<void> {
+  const { timeline } = await source.one<{ timeline: number }>(
+    'SELECT timeline_id AS timeline FROM pg_control_checkpoint()',
+  );
+  await target.transaction(async () => {
+    await target.query('SET LOCAL synchronous_commit = on');
+    await target.query(
+      `INSERT INTO ${LEDGER_SCHEMA}.generation
+         (number, name, state, slot, consistent_point, snapshot, holder_pid, source_system_identifier, source_timeline)
+       VALUES ($1, $2, 'open', $3, $4, $5, $6, $7, $8)`,
+      [
+        generation,
+        generationName(m.id, generation),
+        m.method === 'replication',
+        holder.consistentPoint,
+        holder.snapshot,
+        holder.pid,
+        m.servers.source.systemIdentifier,
+        timeline,
+      ],
+    );
+  });
+}

@@ -1,0 +1,204 @@
+import { LEDGER_SCHEMA } from '../src/contract.ts';
+import { MigrationError } from '../src/domain/failure.ts';
+import { LIMITS } from '../src/domain/limits.ts';
+import type { Migration } from '../src/domain/migration.ts';
+import type { Session } from '../src/postgres/connection.ts';
+import { displayName } from '../src/postgres/identifier.ts';
+import { findChanged, underSnapshot } from '../src/postgres/import-snapshot.ts';
+import { recordWarning } from '../src/postgres/ledger.ts';
+import type { HashMethod, RowHash, RowSet } from '../src/postgres/row-hash.ts';
+import { chooseHashMethod, hashRows, pageRanges } from '../src/postgres/row-hash.ts';
+import { toMigrationError } from '../src/postgres/sqlstate.ts';
+import type { ActivityDeps } from './context.ts';
+import { heartbeating, withSession } from './context.ts';
+import { openLaneSource, openLaneTarget } from './lane-sessions.ts';
+
+export interface Verification {
+  tables: number;
+  rows: number;
+  seconds: number;
+}
+
+/** Tables whose rows are together in one table on the target: one, or the partitions whose rows the target routes. */
+interface Group {
+  label: string;
+  schema: string;
+  name: string;
+  condition: string;
+  members: { oid: number; schema: string; name: string; pages: number }[];
+  /** Routed: the partitions may have their columns in different orders, so they are compared by name. */
+  columns: string[] | null;
+  bytes: number;
+  source: RowHash;
+  target: RowHash;
+  /** Rewritten on the source after it was copied: the snapshot cannot read it any more. */
+  unreadable: boolean;
+}
+
+/** One query on one side. */
+interface Task {
+  group: Group;
+  set: RowSet;
+  oid: number | null;
+}
+
+export function createVerifyActivities(deps: ActivityDeps) {
+  return {
+    /** Compares every copied table on both sides, under the snapshot on the source, before changes are applied. */
+    async verifyCopied(m: Migration, generation: number): Promise<Verification> {
+      const began = performance.now();
+      const progress = { tables: 0, rows: 0, current: null as string | null };
+      return heartbeating(
+        () => ({ ...progress }),
+        () =>
+          withSession(openLaneTarget(deps, m, 'copy'), 'verifying the copy', async (target) => {
+            const { snapshot } = await target.one<{ snapshot: string }>(
+              `SELECT snapshot FROM ${LEDGER_SCHEMA}.generation WHERE number = $1`,
+              [generation],
+            );
+            const groups = await readGroups(target, generation);
+            const method = await withSession(openLaneSource(deps, m, 'copy'), 'verifying the copy', (source) =>
+              chooseHashMethod(source, target),
+            );
+            const settings = method.shortFloats ? 'SET extra_float_digits = 0' : 'SELECT';
+            const onSource = async (tasks: Task[]) =>
+              withSession(openLaneSource(deps, m, 'copy'), 'verifying the copy', async (session) => {
+                await session.query(settings);
+                for (let task = tasks.pop(); task !== undefined; task = tasks.pop()) {
+                  const next = task;
+                  progress.current = next.group.label;
+                  await named(session, next, () => underSnapshot(session, snapshot, () => hashOnSource(session, next, method)));
+                }
+              });
+            const onTarget = async (tasks: Task[]) =>
+              withSession(openLaneTarget(deps, m, 'copy'), 'verifying the copy', async (session) => {
+                await session.query(settings);
+                for (let task = tasks.pop(); task !== undefined; task = tasks.pop()) {
+                  const next = task;
+                  const hash = await named(session, next, () => hashRows(session, next.set, method));
+                  add(next.group.target, hash);
+                  progress.rows += hash.rows;
+                }
+              });
+            const [left, right] = [sourceTasks(groups, m.servers.source.version), await targetTasks(target, groups)];
+            const sessions = Array.from({ length: LIMITS.verifySessions }, () => [onSource(left), onTarget(right)]).flat();
+            await allOrFirstFailure(sessions, () => (left.length = right.length = 0));
+            return await compare(target, groups, began);
+          }),
+      );
+    },
+  };
+}
+
+/** Waits for all, so that none works on after the answer, and throws the first failure; it tells the others to stop. */
+async function allOrFirstFailure(work: Promise<void>[], stop: () => void): Promise<void> {
+  for (const one of work) one.catch(stop);
+  const results = await Promise.allSettled(work);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
+async function readGroups(target: Session, generation: number): Promise<Group[]> {
+  const rows = await target.query<{
+    schema: string;
+    name: string;
+    condition: string | null;
+    members: Group['members'];
+    routed: boolean;
+    columns: string[];
+    bytes: number;
+  }>(
+    `SELECT target_schema AS schema, target_name AS name, min(condition) AS condition, sum(bytes)::float8 AS bytes,
+            bool_or((schema, name) <> (target_schema, target_name)) AS routed, (array_agg(array_to_json(columns)))[1] AS columns,
+            json_agg(json_build_object('oid', oid, 'schema', schema, 'name', name, 'pages', pages)) AS members
+       FROM ${LEDGER_SCHEMA}.relation WHERE generation = $1 GROUP BY target_schema, target_name ORDER BY sum(bytes), min(oid)`,
+    [generation],
+  );
+  return rows.map(({ schema, name, condition, members, routed, columns, bytes }) => ({
+    label: displayName(schema, name),
+    schema,
+    name,
+    condition: condition ?? '',
+    members,
+    columns: routed ? columns : null,
+    bytes,
+    source: { rows: 0, sum: 0n },
+    target: { rows: 0, sum: 0n },
+    unreadable: false,
+  }));
+}
+
+/** Pages of about one chunk's bytes, so that two sessions can share a big table. */
+const rangeOf = (bytes: number, pages: number): number =>
+  bytes <= LIMITS.splitTableBytes ? Number.MAX_SAFE_INTEGER : Math.max(1, Math.ceil((pages * LIMITS.chunkBytes) / bytes));
+
+/** Smallest first, since tasks are taken from the end. */
+const sourceTasks = (groups: readonly Group[], version: number): Task[] =>
+  groups.flatMap((group) =>
+    group.members.flatMap(({ oid, schema, name, pages }) => {
+      const ranges = group.condition === '' ? pageRanges(version, pages, rangeOf(group.bytes, pages)) : [group.condition];
+      return ranges.map((filter) => ({ group, oid, set: { schema, name, descend: false, columns: group.columns, filter } }));
+    }),
+  );
+
+async function targetTasks(target: Session, groups: readonly Group[]): Promise<Task[]> {
+  const sizes = await target.query<{ schema: string; name: string; pages: number }>(
+    `SELECT n.nspname AS schema, c.relname AS name,
+            (pg_relation_size(c.oid) / current_setting('block_size')::int)::float8 AS pages
+       FROM unnest($1::text[], $2::text[]) AS big (schema, name)
+       JOIN pg_namespace n ON n.nspname = big.schema
+       JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = big.name AND c.relkind = 'r'`,
+    [groups.map(({ schema }) => schema), groups.map(({ name }) => name)],
+  );
+  const pages = new Map(sizes.map((row) => [displayName(row.schema, row.name), row.pages]));
+  return groups.flatMap((group) => {
+    const own = pages.get(group.label) ?? 0;
+    const ranges = group.condition === '' ? pageRanges(target.version, own, rangeOf(group.bytes, own)) : [group.condition];
+    const { schema, name, columns } = group;
+    return ranges.map((filter) => ({ group, oid: null, set: { schema, name, descend: columns !== null, columns, filter } }));
+  });
+}
+
+async function hashOnSource(session: Session, { group, set, oid }: Task, method: HashMethod): Promise<void> {
+  if (oid === null || group.unreadable) return;
+  if ((await findChanged(session, [{ oid, schema: set.schema, name: set.name }])).length > 0) group.unreadable = true;
+  else add(group.source, await hashRows(session, set, method));
+}
+
+function add(to: RowHash, part: RowHash): void {
+  to.rows += part.rows;
+  to.sum += part.sum;
+}
+
+async function named<T>(session: Session, { group }: Task, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw toMigrationError(error, { server: session.endpoint.server, doing: `verifying ${group.label}`, object: group.label });
+  }
+}
+
+async function compare(target: Session, groups: readonly Group[], began: number): Promise<Verification> {
+  const readable = groups.filter((group) => !group.unreadable);
+  const skipped = groups.filter((group) => group.unreadable).map(({ label }) => label);
+  if (skipped.length > 0)
+    await recordWarning(target, 'verifyCopied', `Not compared, because rewritten on the source after they were copied: ${some(skipped)}.`);
+  const differing = readable.filter(({ source, target }) => source.rows !== target.rows || source.sum !== target.sum);
+  if (differing.length > 0)
+    throw new MigrationError('RowsDiffer', `These tables differ: ${some(differing.map(describe))}.`, {
+      object: differing[0]?.label ?? null,
+    });
+  return {
+    tables: readable.length,
+    rows: readable.reduce((sum, { target }) => sum + target.rows, 0),
+    seconds: (performance.now() - began) / 1000,
+  };
+}
+
+const describe = ({ label, source, target }: Group): string =>
+  source.rows === target.rows
+    ? `${label} (${source.rows} rows on both sides, with other values)`
+    : `${label} (${source.rows} rows on the source, ${target.rows} on the target)`;
+
+const some = (names: readonly string[]): string =>
+  names.slice(0, LIMITS.namesInMessage).join(', ') +
+  (names.length > LIMITS.namesInMessage ? ` and ${names.length - LIMITS.namesInMessage} more` : '');

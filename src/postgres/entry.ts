@@ -1,0 +1,161 @@
+import { LEDGER_SCHEMA } from '../contract.ts';
+import type { FailureType } from '../domain/failure.ts';
+import { LIMITS } from '../domain/limits.ts';
+import type { Session } from './connection.ts';
+import { applyLeniently } from './lenient.ts';
+import { recordWarning } from './ledger.ts';
+import { sqlstateOf, toMigrationError } from './sqlstate.ts';
+import type { Stage, StagedEntry } from './stage.ts';
+
+const ENTRY = `${LEDGER_SCHEMA}.entry`;
+
+/** Sessions that run entries need what pg_restore sets: bodies may name what comes later, and notices say nothing. */
+export const ENTRY_SETTINGS = {
+  check_function_bodies: 'off',
+  client_min_messages: 'warning',
+  default_tablespace: '',
+} as const;
+
+/**
+ * One session at a time works on a database's schema. The lock ends with its session, so that a retry waits until the
+ * attempt before it is gone, and two attempts never run the same entry.
+ */
+export async function lockSchemaWork(target: Session): Promise<void> {
+  await target.query(`SELECT pg_advisory_lock(hashtext('${LEDGER_SCHEMA}'), hashtext('schema'))`);
+}
+
+export async function countEntries(target: Session): Promise<number> {
+  const { count } = await target.one<{ count: number }>(`SELECT count(*)::float8 AS count FROM ${ENTRY}`);
+  return count;
+}
+
+/** Appends to the ledger; `first` is the position of the first one. */
+export async function insertEntries(target: Session, entries: readonly StagedEntry[], first: number): Promise<void> {
+  const column = <K extends keyof StagedEntry>(name: K) => entries.map((entry) => entry[name]);
+  await target.query(
+    `INSERT INTO ${ENTRY} (position, dump_id, stage, kind, label, class_oid, oid, relation, sql)
+     SELECT $1 + n - 1, dump_id, stage, kind, label, class_oid, oid, relation, sql
+       FROM unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[])
+            WITH ORDINALITY AS e (dump_id, stage, kind, label, class_oid, oid, relation, sql, n)`,
+    [
+      first,
+      column('dumpId'),
+      column('stage'),
+      column('kind'),
+      column('label'),
+      column('classOid'),
+      column('oid'),
+      column('relation'),
+      column('sql'),
+    ],
+  );
+}
+
+export interface EntryRow {
+  position: number;
+  kind: string;
+  label: string;
+  sql: string;
+}
+
+/** The next entries of these stages that are not done, in pg_restore's order. */
+export const nextEntries = (
+  target: Session,
+  stages: readonly Stage[],
+  after: number,
+  limit: number,
+): Promise<EntryRow[]> =>
+  target.query<EntryRow>(
+    `SELECT position, kind, label, sql FROM ${ENTRY}
+      WHERE stage = ANY ($1) AND state = 'todo' AND position > $2 ORDER BY position LIMIT $3`,
+    [stages, after, limit],
+  );
+
+export interface EntryRun {
+  stages: readonly Stage[];
+  /** For the report and for failures. */
+  step: string;
+  otherwise: FailureType;
+  /** Positions of those that take long, each in a transaction of its own, so that nothing is repeated with them. */
+  alone?: (entries: readonly EntryRow[]) => Promise<ReadonlySet<number>>;
+  /** Another statement to try when an entry failed, with the warning that says so; null: none. */
+  instead?: (entry: EntryRow, sqlstate: string | null) => { sql: string; warning: string } | null;
+  onProgress?: (label: string) => void;
+}
+
+/**
+ * Runs what is not done yet. A batch is one message and one transaction with its marks, so a crash leaves all of it
+ * or nothing; a batch that fails is run again entry by entry, which names the one.
+ */
+export async function runEntries(target: Session, run: EntryRun): Promise<void> {
+  let after = -1;
+  for (;;) {
+    const entries = await nextEntries(target, run.stages, after, LIMITS.schemaBatchEntries);
+    const last = entries.at(-1);
+    if (last === undefined) return;
+    for (const batch of await splitBatch(entries, run)) {
+      run.onProgress?.(batch[0]?.label ?? '');
+      if (!(await runBatch(target, batch))) for (const entry of batch) await runEntry(target, entry, run);
+    }
+    after = last.position;
+  }
+}
+
+async function splitBatch(entries: readonly EntryRow[], run: EntryRun): Promise<EntryRow[][]> {
+  const batches: EntryRow[][] = [[]];
+  const alone = await run.alone?.(entries);
+  for (const entry of entries) {
+    if (alone?.has(entry.position) === true) batches.push([entry], []);
+    else batches.at(-1)?.push(entry);
+  }
+  return batches.filter((batch) => batch.length > 0);
+}
+
+/** False: it failed, nothing of it is there, and trying each by itself will tell more. */
+async function runBatch(target: Session, batch: readonly EntryRow[]): Promise<boolean> {
+  const positions = batch.map(({ position }) => position).join(', ');
+  const mark = `UPDATE ${ENTRY} SET state = 'done' WHERE position IN (${positions});`;
+  try {
+    await target.query(`BEGIN;\n${batch.map(({ sql }) => sql).join('\n')}\n${mark}\nCOMMIT;`);
+    return true;
+  } catch (error) {
+    const failure = toMigrationError(error, {
+      server: 'target',
+      doing: `restoring ${batch[0]?.label ?? ''} and what follows`,
+    });
+    if (failure.retryable || target.closed) throw failure;
+    await target.query('ROLLBACK');
+    return false;
+  }
+}
+
+async function runEntry(target: Session, entry: EntryRow, run: EntryRun): Promise<void> {
+  try {
+    await target.transaction(async () => {
+      await target.query(entry.sql);
+      await mark(target, entry);
+    });
+  } catch (error) {
+    const sqlstate = sqlstateOf(error);
+    const { label } = entry;
+    const doing = `restoring ${label}`;
+    const failure = toMigrationError(error, { server: 'target', doing, object: label, otherwise: run.otherwise });
+    if (failure.retryable || target.closed) throw failure;
+    const instead = run.instead?.(entry, sqlstate) ?? null;
+    const secondTry = async () => {
+      const warnings = instead === null ? await applyLeniently(target, entry, sqlstate) : [instead.warning];
+      if (warnings === null) throw failure;
+      if (instead !== null) await target.query(instead.sql);
+      for (const warning of warnings) await recordWarning(target, run.step, warning);
+      await mark(target, entry, warnings.join(' '));
+    };
+    await target.transaction(secondTry).catch((again: unknown) => {
+      const other = toMigrationError(again, { server: 'target', doing, object: label, otherwise: run.otherwise });
+      throw other.retryable ? other : failure;
+    });
+  }
+}
+
+async function mark(target: Session, { position }: EntryRow, message: string | null = null): Promise<void> {
+  await target.query(`UPDATE ${ENTRY} SET state = 'done', message = $2 WHERE position = $1`, [position, message]);
+}

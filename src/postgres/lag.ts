@@ -1,0 +1,59 @@
+import type { Session } from './connection.ts';
+import { readSubscriptions } from './subscription.ts';
+
+export interface Lag {
+  /** WAL that the target has not confirmed as applied and flushed; the worst of all slots. Null before it streams. */
+  lagBytes: number | null;
+  /** WAL that the slots keep on the source. */
+  retainedBytes: number | null;
+  problem: string | null;
+}
+
+/** A look for people; the gate and the drain have stricter tests of their own. */
+export async function readLag(source: Session, target: Session, names: readonly string[]): Promise<Lag> {
+  const slots = await source.query<{
+    name: string;
+    lag: number | null;
+    retained: number | null;
+    status: string | null;
+  }>(
+    `SELECT slot_name AS name, to_jsonb(s)->>'wal_status' AS status,
+            greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), confirmed_flush_lsn), 0)::float8 AS lag,
+            pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn)::float8 AS retained
+       FROM pg_replication_slots s WHERE slot_name = ANY ($1)`,
+    [names],
+  );
+  const subscribed = await target.query('SELECT FROM pg_subscription WHERE subname = ANY ($1)', [names]);
+  const retainedBytes = slots.length === 0 ? null : Math.max(...slots.map(({ retained }) => retained ?? 0));
+  const lost = slots.find(({ status }) => status === 'lost');
+  if (lost !== undefined)
+    return {
+      lagBytes: null,
+      retainedBytes,
+      problem: `Slot ${lost.name} is lost: the source has removed WAL that it needs.`,
+    };
+  if (subscribed.length === 0) return { lagBytes: null, retainedBytes, problem: null };
+  const lagBytes = slots.length === 0 ? null : Math.max(...slots.map(({ lag }) => lag ?? 0));
+  const health = await readSubscriptions(target, names);
+  const failing = health.applyErrors > 0 && !health.ready;
+  return {
+    lagBytes,
+    retainedBytes,
+    problem: failing
+      ? `The target cannot apply a change (${health.applyErrors} errors so far, ${health.waitingFor}); its server log names the relation and the row.`
+      : null,
+  };
+}
+
+export const flushLsn = async (source: Session): Promise<string> =>
+  (await source.one<{ lsn: string }>('SELECT pg_current_wal_flush_lsn()::text AS lsn')).lsn;
+
+/** Bytes that the slowest of the slots has still to confirm up to `lsn`; 0: all have. Null: a slot is missing. */
+export async function bytesUnconfirmed(source: Session, names: readonly string[], lsn: string): Promise<number | null> {
+  const row = await source.one<{ slots: number; bytes: number | null }>(
+    `SELECT count(*)::float8 AS slots, max(greatest(pg_wal_lsn_diff($2::pg_lsn, confirmed_flush_lsn), 0))::float8 AS bytes
+       FROM pg_replication_slots WHERE slot_name = ANY ($1)`,
+    [names, lsn],
+  );
+  return row.slots < names.length ? null : (row.bytes ?? 0);
+}

@@ -1,0 +1,63 @@
+import type { Session } from './connection.ts';
+import { sqlstateOf } from './sqlstate.ts';
+
+/** UNDEFINED_OBJECT, which is what a missing role is, and a role that we may not act for. */
+const FORGIVEN: readonly string[] = ['42704', '42501'];
+
+/** These hold many statements, each of which may name a role or a setting that this server lacks. */
+const LINE_BY_LINE: readonly string[] = ['ACL', 'DEFAULT ACL', 'DATABASE PROPERTIES'];
+
+/** The last statement of an entry, but for the settings that `stage.ts` puts around it. */
+const OWNER = /\nALTER [^\n]+ OWNER TO [^\n]+;\n(?=(SET LOCAL [^\n]+\n)*$)/;
+
+/**
+ * Runs an entry that failed once more, inside the caller's transaction, and leaves out ownership and grants whose
+ * role is missing. Returns a warning for each thing left out, or null where the failure is no such thing: then nothing
+ * of it may stay.
+ */
+export async function applyLeniently(
+  target: Session,
+  { kind, label, sql }: { kind: string; label: string; sql: string },
+  sqlstate: string | null,
+): Promise<string[] | null> {
+  if (sqlstate === null || !FORGIVEN.includes(sqlstate)) return null;
+  if (LINE_BY_LINE.includes(kind)) return eachStatement(target, label, sql);
+  const owner = OWNER.exec(sql)?.[0];
+  if (owner !== undefined) {
+    const rest = sql.replace(OWNER, () => '\n');
+    if (rest.trim() !== '' && (await tryStatement(target, rest)) !== null) return null;
+    return [await reported(target, label, 'keeps another owner', owner)].filter((warning) => warning !== null);
+  }
+  // A user mapping of a role that does not exist has no use; a managed server owns its extensions itself.
+  const optional = kind === 'USER MAPPING' || (kind === 'COMMENT' && label.startsWith('COMMENT EXTENSION '));
+  return optional ? [await reported(target, label, 'was left out', sql)].filter((warning) => warning !== null) : null;
+}
+
+/** Where `SET SESSION AUTHORIZATION` is refused, a grant loses its grantor, but it is made. */
+async function eachStatement(target: Session, label: string, sql: string): Promise<string[]> {
+  const warnings: string[] = [];
+  for (const statement of sql.split(/(?<=;)\n/).filter((text) => text.trim() !== '')) {
+    const warning = await reported(target, label, 'lost a statement', statement);
+    if (warning !== null) warnings.push(warning);
+  }
+  return warnings;
+}
+
+async function reported(target: Session, label: string, what: string, sql: string): Promise<string | null> {
+  const reason = await tryStatement(target, sql);
+  return reason === null ? null : `${label} ${what}: ${reason} (${sql.trim()})`;
+}
+
+/** Null, or why it was refused; other errors than the forgiven ones are thrown. */
+async function tryStatement(target: Session, sql: string): Promise<string | null> {
+  await target.query('SAVEPOINT pgtransit');
+  try {
+    await target.query(sql);
+    await target.query('RELEASE SAVEPOINT pgtransit');
+    return null;
+  } catch (error) {
+    if (!FORGIVEN.includes(sqlstateOf(error) ?? '')) throw error;
+    await target.query('ROLLBACK TO SAVEPOINT pgtransit');
+    return error instanceof Error ? error.message : 'it was refused';
+  }
+}

@@ -1,0 +1,190 @@
+import { randomBytes } from 'node:crypto';
+import type { Session } from './connection.ts';
+import { quoteIdent, quoteLiteral } from './identifier.ts';
+
+/** What a role can do besides being a member: those that a server may refuse to give, one by one. */
+const ATTRIBUTES = ['SUPERUSER', 'CREATEDB', 'CREATEROLE', 'REPLICATION', 'BYPASSRLS'] as const;
+
+export interface Role {
+  name: string;
+  login: boolean;
+  inherit: boolean;
+  attributes: (typeof ATTRIBUTES)[number][];
+  /** -1: none. */
+  connectionLimit: number;
+  validUntil: string | null;
+  /** `name=value`, as the catalog keeps them. */
+  settings: string[];
+  comment: string | null;
+  /** The stored verifier. Unknown: we may not read it. It goes into CREATE ROLE and nowhere else. */
+  verifier: { known: true; value: string | null } | { known: false };
+}
+
+export interface Membership {
+  role: string;
+  member: string;
+  /** Null: the bootstrap superuser, whose name may differ between servers. */
+  grantor: string | null;
+  admin: boolean;
+  /** Null before 16, where they came from the member. */
+  inherit: boolean | null;
+  set: boolean | null;
+}
+
+interface RoleRow {
+  name: string;
+  login: boolean;
+  inherit: boolean;
+  super: boolean;
+  createdb: boolean;
+  createrole: boolean;
+  replication: boolean;
+  bypassrls: boolean;
+  connectionLimit: number;
+  validUntil: string | null;
+  settings: string[];
+  comment: string | null;
+  verifier: string | null;
+}
+
+/** All roles but the predefined ones, whose names start with pg_. */
+export async function readRoles(source: Session): Promise<Role[]> {
+  const { readable } = await source.one<{ readable: boolean }>(
+    `SELECT has_table_privilege('pg_authid', 'SELECT') AS readable`,
+  );
+  const rows = await source.query<RoleRow>(
+    `SELECT r.rolname AS name, r.rolcanlogin AS login, r.rolinherit AS inherit, r.rolsuper AS super,
+            r.rolcreatedb AS createdb, r.rolcreaterole AS createrole, r.rolreplication AS replication,
+            r.rolbypassrls AS bypassrls, r.rolconnlimit AS "connectionLimit", r.rolvaliduntil::text AS "validUntil",
+            coalesce((SELECT setconfig FROM pg_db_role_setting WHERE setrole = r.oid AND setdatabase = 0), '{}') AS settings,
+            shobj_description(r.oid, 'pg_authid') AS comment,
+            ${readable ? 'r.rolpassword' : 'NULL'} AS verifier
+       FROM ${readable ? 'pg_authid' : 'pg_roles'} r
+      WHERE r.rolname !~ '^pg_' ORDER BY r.rolname`,
+  );
+  return rows.map((row) => {
+    const { name, login, inherit, connectionLimit, validUntil, settings, comment } = row;
+    const has = [row.super, row.createdb, row.createrole, row.replication, row.bypassrls];
+    const attributes = ATTRIBUTES.filter((_, i) => has[i]);
+    const verifier = readable ? { known: true as const, value: row.verifier } : { known: false as const };
+    return { name, login, inherit, attributes, connectionLimit, validUntil, settings, comment, verifier };
+  });
+}
+
+export async function readMemberships(source: Session): Promise<Membership[]> {
+  return source.query<Membership>(
+    `SELECT r.rolname AS role, m.rolname AS member, CASE WHEN g.oid <> 10 THEN g.rolname END AS grantor,
+            a.admin_option AS admin, (to_jsonb(a) ->> 'inherit_option')::bool AS inherit, (to_jsonb(a) ->> 'set_option')::bool AS set
+       FROM pg_auth_members a
+       JOIN pg_roles r ON r.oid = a.roleid JOIN pg_roles m ON m.oid = a.member LEFT JOIN pg_roles g ON g.oid = a.grantor
+      WHERE m.rolname !~ '^pg_'
+      ORDER BY r.rolname, m.rolname`,
+  );
+}
+
+export interface ParameterPrivilege {
+  parameter: string;
+  /** Null: everybody. */
+  grantee: string | null;
+  privilege: 'SET' | 'ALTER SYSTEM';
+  grantable: boolean;
+}
+
+/** Since 15. */
+export async function readParameterPrivileges(source: Session): Promise<ParameterPrivilege[]> {
+  if (source.version < 150000) return [];
+  return source.query<ParameterPrivilege>(
+    `SELECT p.parname AS parameter, r.rolname AS grantee, a.privilege_type AS privilege, a.is_grantable AS grantable
+       FROM pg_parameter_acl p, aclexplode(p.paracl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+      WHERE a.grantee <> 10 ORDER BY 1, 2, 3`,
+  );
+}
+
+export async function readRoleNames(target: Session): Promise<Set<string>> {
+  const rows = await target.query<{ name: string }>('SELECT rolname AS name FROM pg_roles');
+  return new Set(rows.map(({ name }) => name));
+}
+
+/** `password`: literal for PASSWORD, null for none. `attributes`: false leaves out what a server may refuse. */
+export function createRoleSql(role: Role, password: string | null, attributes: boolean): string {
+  const options = [role.login ? 'LOGIN' : 'NOLOGIN', role.inherit ? 'INHERIT' : 'NOINHERIT'];
+  if (attributes) options.push(...role.attributes);
+  options.push(`CONNECTION LIMIT ${role.connectionLimit}`);
+  if (role.validUntil !== null) options.push(`VALID UNTIL ${quoteLiteral(role.validUntil)}`);
+  if (password !== null) options.push(`PASSWORD ${quoteLiteral(password)}`);
+  return `CREATE ROLE ${quoteIdent(role.name)} WITH ${options.join(' ')}`;
+}
+
+export interface RolePassword {
+  value: string | null;
+  placeholder: boolean;
+}
+
+/** A role that had no password gets none. Nobody is told a placeholder: an administrator sets a new password. */
+export function passwordFor(role: Role, wish: 'copy' | 'placeholder'): RolePassword {
+  const placeholder = { value: randomBytes(24).toString('base64url'), placeholder: true };
+  if (!role.verifier.known) return role.login ? placeholder : { value: null, placeholder: false };
+  if (role.verifier.value === null) return { value: null, placeholder: false };
+  return wish === 'placeholder' ? placeholder : { value: role.verifier.value, placeholder: false };
+}
+
+/** GUC_LIST_QUOTE (pg_dump's variable_is_guc_list_quote): one quoted string would be one element with commas in it. */
+const LISTS: readonly string[] = [
+  'local_preload_libraries',
+  'search_path',
+  'session_preload_libraries',
+  'shared_preload_libraries',
+  'temp_tablespaces',
+  'unix_socket_directories',
+];
+
+export function alterRoleSettingSql(role: string, setting: string): string {
+  const equals = setting.indexOf('=');
+  const [name, value] = [setting.slice(0, equals), setting.slice(equals + 1)];
+  const elements = LISTS.includes(name.toLowerCase()) ? splitList(value) : [value];
+  return `ALTER ROLE ${quoteIdent(role)} SET ${quoteIdent(name)} TO ${elements.map(quoteLiteral).join(', ') || "''"}`;
+}
+
+/** The elements of a stored list such as `public, "My Schema"`. */
+export function splitList(value: string): string[] {
+  const elements = value.matchAll(/\s*(?:"((?:[^"]|"")*)"|([^,\s]+))\s*(?:,|$)/g);
+  return [...elements].map(([, quoted, plain]) => quoted?.replaceAll('""', '"') ?? plain ?? '');
+}
+
+/** The options of a membership came with 16. */
+export function grantMembershipSql(m: Membership, version: number, withGrantor: boolean): string {
+  const option = (name: string, on: boolean) => `${name} ${on ? 'TRUE' : 'FALSE'}`;
+  const options = [option('ADMIN', m.admin)];
+  if (m.inherit !== null) options.push(option('INHERIT', m.inherit));
+  if (m.set !== null) options.push(option('SET', m.set));
+  const given = version >= 160000 ? ` WITH ${options.join(', ')}` : m.admin ? ' WITH ADMIN OPTION' : '';
+  const by = withGrantor && m.grantor !== null ? ` GRANTED BY ${quoteIdent(m.grantor)}` : '';
+  return `GRANT ${quoteIdent(m.role)} TO ${quoteIdent(m.member)}${given}${by}`;
+}
+
+export function grantParameterSql({ parameter, grantee, privilege, grantable }: ParameterPrivilege): string {
+  const to = grantee === null ? 'PUBLIC' : quoteIdent(grantee);
+  return `GRANT ${privilege} ON PARAMETER ${quoteIdent(parameter)} TO ${to}${grantable ? ' WITH GRANT OPTION' : ''}`;
+}
+
+/**
+ * Keeps verifiers out of the server's log and statistics, where we may. Holds until the transaction ends.
+ */
+export async function silenceStatementLog(target: Session): Promise<void> {
+  const silent = {
+    log_statement: 'none',
+    log_min_duration_statement: '-1',
+    log_min_duration_sample: '-1',
+    log_transaction_sample_rate: '0',
+    log_min_error_statement: 'panic',
+    'pg_stat_statements.track_utility': 'off',
+    'pgaudit.log': 'none',
+    'auto_explain.log_min_duration': '-1',
+  };
+  await target.query(
+    `SELECT set_config(name, value, true)
+       FROM unnest($1::text[], $2::text[]) AS s (name, value)
+      WHERE current_setting('is_superuser')::bool AND current_setting(name, true) IS NOT NULL`,
+    [Object.keys(silent), Object.values(silent)],
+  );
+}

@@ -1,0 +1,180 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { applicationName } from '../contract.ts';
+import { MigrationError } from '../domain/failure.ts';
+import { LIMITS } from '../domain/limits.ts';
+import type { Migration } from '../domain/migration.ts';
+import type { ArchiveEntry } from './archive-script.ts';
+import { dumpSchema, listArchive, readArchive } from './archive.ts';
+import type { Session } from './connection.ts';
+import { insertEntries } from './entry.ts';
+import { quoteIdent } from './identifier.ts';
+import { recordWarning } from './ledger.ts';
+import { findProgram } from './programs.ts';
+import {
+  hasHiddenColumnOption,
+  hasSchema,
+  readIndexFacts,
+  readInvalidIndexes,
+  readRelations,
+  readSubscriptions,
+  readTablespaces,
+  readTriggerClones,
+  readTriggerStates,
+} from './schema-catalog.ts';
+import { toMigrationError } from './sqlstate.ts';
+import type { StagedEntry, StagingFacts } from './stage.ts';
+import { stageEntry } from './stage.ts';
+
+const STEP = 'copySchema';
+
+/** Both sessions are in a transaction: the source's holds the snapshot, the target's takes all entries or none. */
+export interface ArchiveRequest {
+  m: Migration;
+  source: Session;
+  target: Session;
+  snapshot: string;
+  signal: AbortSignal;
+}
+
+/** Takes the source's schema apart and writes it into the target's ledger. Returns the number of entries. */
+export async function archiveSchema(request: ArchiveRequest): Promise<number> {
+  const { m, source, signal } = request;
+  const versions = { sourceVersion: m.servers.source.version, targetVersion: m.servers.target.version };
+  const preferSourceMajor = await hasHiddenColumnOption(source);
+  const program = await findProgram('pg_dump', { ...versions, preferSourceMajor });
+  const restore = await findProgram('pg_restore', versions);
+  const directory = await mkdtemp(join(tmpdir(), 'pgtransit-'));
+  try {
+    const file = join(directory, 'schema.dump');
+    await dumpSchema(
+      {
+        program,
+        source: source.endpoint,
+        version: m.servers.source.version,
+        database: m.database,
+        snapshot: request.snapshot,
+        applicationName: applicationName(m.id, 'control'),
+        signal,
+      },
+      file,
+    );
+    const listed = await listArchive(restore, file, signal);
+    return await writeEntries(request, readArchive(restore, file, directory, listed, signal));
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** Entries held in memory at once: the ledger takes 100,000 of them in a few hundred messages. */
+const CHUNK = LIMITS.schemaBatchEntries;
+
+async function writeEntries(request: ArchiveRequest, archive: AsyncIterable<ArchiveEntry>): Promise<number> {
+  const { m, source, target } = request;
+  const tablespaces = await readTablespaces(target);
+  const dumped = new Set<number>();
+  let position = 0;
+  const write = async (entries: readonly StagedEntry[]) => {
+    await insertEntries(target, entries, position).catch((error: unknown) => {
+      throw toMigrationError(error, { server: 'target', doing: 'writing the schema into the ledger' });
+    });
+    position += entries.length;
+  };
+  let chunk: ArchiveEntry[] = [];
+  const flush = async () => {
+    const facts = await readFacts(source, chunk, m.plan.extensions.exclude, tablespaces);
+    await warnOfTablespaces(target, chunk, tablespaces);
+    await write(chunk.flatMap((entry) => stageEntry(entry, facts)));
+    chunk = [];
+  };
+  for await (const entry of archive) {
+    dumped.add(entry.oid);
+    if (chunk.push(entry) >= CHUNK) await flush();
+  }
+  await flush();
+  await requireAllDumped(source, dumped);
+  await write([...(await schemaPublic(source, target)), ...(await readTriggerStates(source))]);
+  await warnOfWhatStays(source, target);
+  return position;
+}
+
+async function readFacts(
+  source: Session,
+  entries: readonly ArchiveEntry[],
+  excludedExtensions: readonly string[],
+  tablespaces: ReadonlySet<string>,
+): Promise<StagingFacts> {
+  const oids = (...kinds: string[]) => entries.filter(({ kind }) => kinds.includes(kind)).map(({ oid }) => oid);
+  return {
+    indexes: await readIndexFacts(source, oids('INDEX', 'CONSTRAINT')),
+    triggerClones: await readTriggerClones(source, oids('TRIGGER')),
+    excludedExtensions,
+    tablespaces,
+  };
+}
+
+async function requireAllDumped(source: Session, dumped: ReadonlySet<number>): Promise<void> {
+  const missing = (await readRelations(source)).filter(({ oid, type }) => !dumped.has(oid) && !dumped.has(type));
+  if (missing.length === 0) return;
+  throw new MigrationError('SchemaFailed', `pg_dump left out ${nameSome(missing.map(({ label }) => label))}.`, {
+    object: missing[0]?.label ?? null,
+  });
+}
+
+/** A new database has it; one whose owner dropped it on the source does not keep it, unless somebody uses it by now. */
+async function schemaPublic(source: Session, target: Session): Promise<StagedEntry[]> {
+  if ((await hasSchema(source, 'public')) || !(await hasSchema(target, 'public'))) return [];
+  const label = 'SCHEMA public';
+  return [
+    {
+      dumpId: 0,
+      stage: 'pre',
+      kind: 'SCHEMA',
+      label,
+      classOid: 0,
+      oid: 0,
+      relation: null,
+      sql: 'DROP SCHEMA IF EXISTS public;\n',
+    },
+  ];
+}
+
+async function warnOfTablespaces(
+  target: Session,
+  entries: readonly ArchiveEntry[],
+  there: ReadonlySet<string>,
+): Promise<void> {
+  const missing = new Set(
+    entries.map(({ tablespace }) => tablespace).filter((name) => name !== null && !there.has(name)),
+  );
+  for (const name of missing)
+    await recordWarning(
+      target,
+      STEP,
+      `The target has no tablespace ${quoteIdent(name ?? '')}; what was in it is in the default one.`,
+    );
+}
+
+async function warnOfWhatStays(source: Session, target: Session): Promise<void> {
+  const invalid = await readInvalidIndexes(source);
+  if (invalid.length > 0)
+    await recordWarning(
+      target,
+      STEP,
+      `Not carried over, because they are invalid on the source: index ${nameSome(invalid)}.`,
+    );
+  const subscriptions = await readSubscriptions(source);
+  if (subscriptions.length > 0)
+    await recordWarning(
+      target,
+      STEP,
+      `Not carried over: subscription ${nameSome(subscriptions)}. Create it on the target after the cutover.`,
+    );
+}
+
+/** A sentence stays readable whatever the number. */
+export function nameSome(names: readonly string[]): string {
+  const more = names.length - LIMITS.namesInMessage;
+  return names.slice(0, LIMITS.namesInMessage).join(', ') + (more > 0 ? ` and ${more} more` : '');
+}

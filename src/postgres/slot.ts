@@ -1,0 +1,79 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { LIMITS } from '../domain/limits.ts';
+import { MigrationError } from '../domain/failure.ts';
+import type { Session } from './connection.ts';
+import { quoteIdent } from './identifier.ts';
+import { sqlstateOf } from './sqlstate.ts';
+
+export interface CreatedSlot {
+  /** Where decoding begins: changes that commit after it are not in the snapshot, and the slot has them all. */
+  consistentPoint: string;
+}
+
+/**
+ * Creates a logical slot inside the walsender's transaction, whose snapshot becomes that of the slot.
+ * @throws MigrationError `SlotBlocked` when older transactions did not end in time, naming them
+ */
+export async function createSlot(walsender: Session, control: Session, name: string): Promise<CreatedSlot> {
+  try {
+    const row = await walsender.one<{ consistent_point: string }>(
+      `CREATE_REPLICATION_SLOT ${quoteIdent(name)} LOGICAL pgoutput USE_SNAPSHOT`,
+    );
+    return { consistentPoint: row.consistent_point };
+  } catch (error) {
+    if (sqlstateOf(error) !== '55P03') throw error;
+    throw new MigrationError('SlotBlocked', await describeBlockers(control), { sqlstate: '55P03' });
+  }
+}
+
+/** Slot creation waits for every transaction that has a transaction id, of any database, prepared ones included. */
+async function describeBlockers(control: Session): Promise<string> {
+  const blockers = await control.query<{ what: string }>(
+    `SELECT format('pid %s of %s in %s (%s, begun %s ago)', pid, usename, datname, state, date_trunc('second', clock_timestamp() - xact_start)) AS what
+       FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+     UNION ALL
+     SELECT format('prepared transaction %L of %s in %s (prepared %s ago)', gid, owner, database, date_trunc('second', clock_timestamp() - prepared))
+       FROM pg_prepared_xacts
+     LIMIT ${LIMITS.namesInMessage}`,
+  );
+  const list = blockers.map(({ what }) => what).join('; ');
+  return `The replication slot cannot be created while older transactions run on the source: ${list || 'they have ended by now'}.`;
+}
+
+export interface SlotState {
+  active: boolean;
+  /** Why the server can no longer serve it, e.g. `wal_status = lost`; null while it can. */
+  lost: string | null;
+}
+
+export async function readSlot(source: Session, name: string): Promise<SlotState | null> {
+  const [row] = await source.query<{ active: boolean; wal_status: string | null; reason: string | null }>(
+    `SELECT active, to_jsonb(s)->>'wal_status' AS wal_status, to_jsonb(s)->>'invalidation_reason' AS reason
+       FROM pg_replication_slots s WHERE slot_name = $1`,
+    [name],
+  );
+  if (row === undefined) return null;
+  const lost =
+    row.reason !== null ? `invalidated: ${row.reason}` : row.wal_status === 'lost' ? 'its WAL was removed' : null;
+  return { active: row.active, lost };
+}
+
+/** Drops the slot when it is there; ends a walsender that still uses it. */
+export async function dropSlot(source: Session, name: string): Promise<void> {
+  for (;;) {
+    const [slot] = await source.query<{ pid: number | null }>(
+      'SELECT active_pid AS pid FROM pg_replication_slots WHERE slot_name = $1',
+      [name],
+    );
+    if (slot === undefined) return;
+    if (slot.pid !== null) await source.query('SELECT pg_terminate_backend($1)', [slot.pid]);
+    try {
+      await source.query('SELECT pg_drop_replication_slot($1)', [name]);
+      return;
+    } catch (error) {
+      // 55006: still in use, 42704: somebody else dropped it in between.
+      if (!['55006', '42704'].includes(sqlstateOf(error) ?? '')) throw error;
+    }
+    await delay(LIMITS.pollMs / 5);
+  }
+}

@@ -1,0 +1,156 @@
+import type { ArchiveEntry } from './archive-script.ts';
+import { displayName, quoteIdent, quoteName } from './identifier.ts';
+
+/**
+ * When an entry of the schema runs: `pre` before the rows, `index` when a table's rows are in, `key` when its indexes
+ * are (alone, because two of them on one table deadlock), `post` when all tables are done, `last` when our own
+ * sessions are over: event triggers and database settings would hit those.
+ */
+export type Stage = 'pre' | 'index' | 'key' | 'post' | 'last';
+
+/** A row of the ledger's `entry`, but for its position. */
+export interface StagedEntry {
+  dumpId: number;
+  stage: Stage;
+  kind: string;
+  label: string;
+  classOid: number;
+  oid: number;
+  /** Oid of the table on the source, for the stages `index` and `key`. */
+  relation: number | null;
+  sql: string;
+}
+
+/** An index of an ordinary table or leaf partition, as the source describes it. */
+export interface IndexFact {
+  relation: number;
+  /** Of the statement that makes it, as pg_get_indexdef writes it. */
+  definition: string;
+  /** Of a primary key or unique constraint; null for a plain index. */
+  constraint: { schema: string; table: string; name: string; index: string; clause: string } | null;
+  /** Something that makes the constraint impossible to build in two steps, or its text impossible to take apart. */
+  unusual: boolean;
+}
+
+export interface StagingFacts {
+  /** By the oid of the index or of the constraint. */
+  indexes: ReadonlyMap<number, IndexFact>;
+  /** Clones of a partitioned table's trigger: their states are carried by statements of our own. */
+  triggerClones: ReadonlySet<number>;
+  excludedExtensions: readonly string[];
+  /** Those of the target. */
+  tablespaces: ReadonlySet<string>;
+}
+
+const PG_CLASS = 1259;
+const PG_CONSTRAINT = 2606;
+
+/** Kinds that come another way: the database by createDatabase, rows by the copy; and subscriptions, which would start. */
+const NOT_CARRIED: readonly string[] = [
+  'DATABASE',
+  'SUBSCRIPTION',
+  'SUBSCRIPTION TABLE',
+  'TABLE DATA',
+  'SEQUENCE SET',
+  'STATISTICS DATA',
+  'BLOB',
+  'BLOBS',
+  'BLOB METADATA',
+  'MATERIALIZED VIEW DATA',
+];
+
+const OUR_PUBLICATION = /^pgtransit_[0-9a-f]{12}_g\d+( |$)/;
+
+export function stageEntry(entry: ArchiveEntry, facts: StagingFacts): StagedEntry[] {
+  const { kind, name } = entry;
+  if (NOT_CARRIED.includes(kind) || (kind.startsWith('PUBLICATION') && OUR_PUBLICATION.test(name))) return [];
+  if (isOfExcludedExtension(entry, facts.excludedExtensions) || facts.triggerClones.has(entry.oid)) return [];
+  const staged = {
+    dumpId: entry.dumpId,
+    kind,
+    label: labelOf(entry),
+    classOid: entry.classOid,
+    oid: entry.oid,
+    relation: null,
+  };
+  const index = indexOf(entry, facts);
+  if (index !== null) {
+    const parts = splitIndex(entry, index);
+    return parts.map(({ stage, sql }) => ({
+      ...staged,
+      stage,
+      relation: index.relation,
+      sql: stored({ ...entry, sql }, facts),
+    }));
+  }
+  return [{ ...staged, stage: otherStage(entry), sql: stored(entry, facts) }];
+}
+
+function isOfExcludedExtension({ kind, name }: ArchiveEntry, excluded: readonly string[]): boolean {
+  if (kind === 'EXTENSION') return excluded.includes(name);
+  // A comment's name is the SQL behind COMMENT ON, quoted where it must be.
+  return (
+    kind === 'COMMENT' &&
+    excluded.some((extension) => [extension, quoteIdent(extension)].some((n) => name === `EXTENSION ${n}`))
+  );
+}
+
+function indexOf({ kind, classOid, oid }: ArchiveEntry, { indexes }: StagingFacts): IndexFact | null {
+  const isIndex = (kind === 'INDEX' && classOid === PG_CLASS) || (kind === 'CONSTRAINT' && classOid === PG_CONSTRAINT);
+  return isIndex ? (indexes.get(oid) ?? null) : null;
+}
+
+function otherStage({ kind, name, schema, preData }: ArchiveEntry): Stage {
+  if (kind === 'EVENT TRIGGER' || kind === 'DATABASE PROPERTIES') return 'last';
+  if (schema === null && /^(ACL|COMMENT|SECURITY LABEL)$/.test(kind) && /^(DATABASE|EVENT TRIGGER) /.test(name))
+    return 'last';
+  if (kind === 'ACL' || kind === 'DEFAULT ACL') return 'post';
+  return preData ? 'pre' : 'post';
+}
+
+/** The statement that builds the index, and what may only follow when no other index of the table is being built. */
+function splitIndex({ kind, sql }: ArchiveEntry, index: IndexFact): { stage: Stage; sql: string }[] {
+  const build = `${index.definition};\n`;
+  if (kind === 'INDEX') {
+    if (!sql.startsWith(build)) return [{ stage: 'key', sql }];
+    const rest = sql.slice(build.length).trim();
+    return [{ stage: 'index', sql: build }, ...(rest === '' ? [] : [{ stage: 'key' as const, sql: `${rest}\n` }])];
+  }
+  // pg_dump writes ADD CONSTRAINT on two lines; what follows marks it: CLUSTER ON, REPLICA IDENTITY, COMMENT.
+  const first = /^ALTER TABLE ONLY [^\n]+\n {4}ADD CONSTRAINT [^\n]+;\n/.exec(sql)?.[0];
+  if (index.constraint === null || index.unusual || first === undefined) return [{ stage: 'key', sql }];
+  const { schema, table, name, index: indexName, clause } = index.constraint;
+  const add = `ALTER TABLE ONLY ${quoteName(schema, table)}\n    ADD CONSTRAINT ${quoteIdent(name)} ${clause.replace('%INDEX%', () => quoteIdent(indexName))};\n`;
+  return [
+    { stage: 'index', sql: build },
+    { stage: 'key', sql: add + sql.slice(first.length) },
+  ];
+}
+
+/** pg_restore sets these for whatever follows; here each entry runs on its own. A missing tablespace: the default. */
+function stored({ sql, tablespace, accessMethod }: ArchiveEntry, { tablespaces }: StagingFacts): string {
+  const settings: [string, string, string][] = [];
+  if (tablespace !== null && tablespaces.has(tablespace))
+    settings.push(['default_tablespace', quoteIdent(tablespace), "''"]);
+  if (accessMethod !== null) settings.push(['default_table_access_method', quoteIdent(accessMethod), 'heap']);
+  const before = settings.map(([setting, value]) => `SET LOCAL ${setting} = ${value};\n`).join('');
+  const after = settings.map(([setting, , usual]) => `SET LOCAL ${setting} = ${usual};\n`).join('');
+  return before + sql + after;
+}
+
+/** Kinds whose name is one name; of others it is a table and a constraint, a function and its arguments, … */
+const NAMED: readonly string[] = [
+  'TABLE',
+  'VIEW',
+  'MATERIALIZED VIEW',
+  'SEQUENCE',
+  'FOREIGN TABLE',
+  'INDEX',
+  'TYPE',
+  'DOMAIN',
+];
+
+function labelOf({ kind, schema, name }: ArchiveEntry): string {
+  if (schema === null) return `${kind} ${name}`;
+  return `${kind} ${NAMED.includes(kind) ? displayName(schema, name) : `${schema}.${name}`}`;
+}

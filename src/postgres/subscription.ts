@@ -1,0 +1,139 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { MigrationError } from '../domain/failure.ts';
+import { LIMITS } from '../domain/limits.ts';
+import type { ConnInfo } from './conninfo.ts';
+import { formatConnInfo } from './conninfo.ts';
+import type { Session } from './connection.ts';
+import { quoteIdent, quoteLiteral } from './identifier.ts';
+
+/** What means the same on the target server as in the worker. Paths of files and names of services do not. */
+const PORTABLE = new Set([
+  'host',
+  'hostaddr',
+  'port',
+  'user',
+  'password',
+  'dbname',
+  'sslmode',
+  'connect_timeout',
+  'options',
+  'target_session_attrs',
+  'keepalives',
+  'keepalives_idle',
+  'keepalives_interval',
+  'keepalives_count',
+  'tcp_user_timeout',
+  'channel_binding',
+  'gssencmode',
+  'sslnegotiation',
+  'require_auth',
+  'ssl_min_protocol_version',
+]);
+
+/**
+ * How the target server reaches the source.
+ * @throws MigrationError `InvalidPlan` when that needs a file that only the worker has
+ */
+export function subscriptionConnInfo(info: ConnInfo, database: string): string {
+  const mode = info['sslmode'] ?? '';
+  const needsFile = info['sslcert'] !== undefined || (mode.startsWith('verify') && info['sslrootcert'] !== undefined);
+  if (needsFile && info['sslrootcert'] !== 'system')
+    throw new MigrationError(
+      'InvalidPlan',
+      'The target server is to subscribe with a certificate file of the worker, which it cannot read.',
+      { next: 'Give "sourceForTarget" a connection string that means the same on the target server.' },
+    );
+  const portable = Object.entries(info).filter(([key]) => PORTABLE.has(key));
+  const root = info['sslrootcert'] === 'system' ? { sslrootcert: 'system' } : {};
+  return formatConnInfo({ ...Object.fromEntries(portable), ...root, dbname: database });
+}
+
+/** Subscribes to slot and publication of the same name, without copying: the rows are there. */
+export async function createSubscription(target: Session, name: string, conninfo: string): Promise<void> {
+  const [existing] = await target.query<{ slot: string | null; enabled: boolean }>(
+    `SELECT subslotname AS slot, subenabled AS enabled FROM pg_subscription
+      WHERE subname = $1 AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())`,
+    [name],
+  );
+  if (existing === undefined) {
+    await keepOutOfTheLog(target);
+    await target.query(
+      `CREATE SUBSCRIPTION ${quoteIdent(name)} CONNECTION ${quoteLiteral(conninfo)} PUBLICATION ${quoteIdent(name)}
+       WITH (create_slot = false, slot_name = ${quoteLiteral(name)}, copy_data = false)`,
+    );
+  } else if (!existing.enabled) await target.query(`ALTER SUBSCRIPTION ${quoteIdent(name)} ENABLE`);
+}
+
+/** The statement holds the source's password. Only a superuser may turn its logging off; the manual names the exception. */
+async function keepOutOfTheLog(target: Session): Promise<void> {
+  await target.query(
+    `SELECT CASE WHEN current_setting('is_superuser')::bool THEN set_config(name, value, false) END
+       FROM (VALUES ('log_statement', 'none'), ('log_min_duration_statement', '-1'), ('log_min_error_statement', 'panic')) AS s (name, value)`,
+  );
+}
+
+/** Our subscriptions of this database whose name begins so. */
+export async function findSubscriptions(target: Session, prefix: string): Promise<string[]> {
+  const rows = await target.query<{ name: string }>(
+    `SELECT subname AS name FROM pg_subscription
+      WHERE starts_with(subname, $1) AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1`,
+    [prefix],
+  );
+  return rows.map(({ name }) => name);
+}
+
+/** Disables them and waits until no apply worker is left: only then is what was applied all that will be. */
+export async function disableSubscriptions(target: Session, names: readonly string[]): Promise<void> {
+  for (const name of names) await target.query(`ALTER SUBSCRIPTION ${quoteIdent(name)} DISABLE`);
+  for (;;) {
+    const working = await target.query(
+      'SELECT FROM pg_stat_subscription WHERE subname = ANY ($1) AND pid IS NOT NULL',
+      [names],
+    );
+    if (working.length === 0) return;
+    await delay(LIMITS.pollMs / 10);
+  }
+}
+
+export async function enableSubscriptions(target: Session, names: readonly string[]): Promise<void> {
+  for (const name of names) await target.query(`ALTER SUBSCRIPTION ${quoteIdent(name)} ENABLE`);
+}
+
+/** Drops the subscription only; the slot on the source is dropped there, by its own name. */
+export async function dropSubscription(target: Session, name: string): Promise<void> {
+  await disableSubscriptions(target, [name]);
+  await target.query(`ALTER SUBSCRIPTION ${quoteIdent(name)} SET (slot_name = NONE)`);
+  await target.query(`DROP SUBSCRIPTION IF EXISTS ${quoteIdent(name)}`);
+}
+
+export interface SubscriptionHealth {
+  /** All tables are in state `r`, and every apply worker runs. */
+  ready: boolean;
+  /** As the server counts them since the subscription was made (15+; 0 before). */
+  applyErrors: number;
+  waitingFor: string;
+}
+
+export async function readSubscriptions(target: Session, names: readonly string[]): Promise<SubscriptionHealth> {
+  const errors =
+    target.version >= 150000
+      ? '(SELECT coalesce(sum(apply_error_count), 0) FROM pg_stat_subscription_stats WHERE subname = ANY ($1))::float8'
+      : '0::float8';
+  const row = await target.one<{ missing: number; idle: number; tables: number; errors: number }>(
+    `SELECT (cardinality($1::text[]) - (SELECT count(*) FROM pg_subscription WHERE subname = ANY ($1)))::float8 AS missing,
+            (SELECT count(*) FROM pg_stat_subscription WHERE subname = ANY ($1) AND pid IS NULL)::float8 AS idle,
+            (SELECT count(*) FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid
+              WHERE s.subname = ANY ($1) AND r.srsubstate <> 'r')::float8 AS tables,
+            ${errors} AS errors`,
+    [names],
+  );
+  const waitingFor =
+    row.missing > 0
+      ? `${row.missing} subscriptions are missing`
+      : row.idle > 0
+        ? 'an apply worker does not run'
+        : row.tables > 0
+          ? `${row.tables} tables are not ready`
+          : '';
+  return { ready: waitingFor === '', applyErrors: row.errors, waitingFor };
+}

@@ -1,0 +1,105 @@
+import type { Check } from './check.ts';
+import * as connections from './connections.ts';
+import * as extensions from './extensions.ts';
+import * as leftovers from './leftovers.ts';
+import * as locale from './locale.ts';
+import * as objects from './objects.ts';
+import * as privileges from './privileges.ts';
+import * as identity from './replica-identity.ts';
+import * as reproducible from './reproducible.ts';
+import * as settings from './source-settings.ts';
+import * as target from './target.ts';
+
+const cluster = { level: 'cluster' } as const;
+const database = { level: 'database' } as const;
+/** With `method: auto`, what it sees makes the method `dump`. */
+const decides = { decides: true } as const;
+/** Run once more right before anything is changed. */
+const cheap = { cheap: true } as const;
+const onSource = { server: 'source' } as const;
+const onTarget = { server: 'target' } as const;
+const error = { severity: 'error' } as const;
+const warning = { severity: 'warning' } as const;
+const info = { severity: 'info' } as const;
+const always = { needs: 'any' } as const;
+const copy = { needs: 'copy' } as const;
+const replication = { needs: 'replication' } as const;
+
+/** Every check, in the order in which findings are shown. To add one: a function in its family's file, and an entry. */
+// prettier-ignore
+export const CHECKS: readonly Check[] = [
+  { ...cluster, code: 'same-server', ...error, ...onTarget, ...always, ...cheap, title: 'looking for our source session on the target', run: connections.sameServer },
+  { ...cluster, code: 'same-system-identifier', ...warning, ...onTarget, ...always, title: 'comparing the system identifiers', run: connections.sameSystemIdentifier },
+  { ...cluster, code: 'pooler', ...error, ...onSource, ...always, title: 'looking for a connection pooler', run: connections.sourcePooler },
+  { ...cluster, code: 'pooler', ...error, ...onTarget, ...always, title: 'looking for a connection pooler', run: connections.targetPooler },
+  { ...cluster, code: 'source-version', ...error, ...onSource, ...always, title: 'reading the version', run: connections.sourceVersion },
+  { ...cluster, code: 'target-older', ...error, ...onTarget, ...always, title: 'comparing the versions', run: connections.targetVersion },
+  { ...cluster, code: 'program-missing', ...error, ...onTarget, ...always, title: 'looking for the client programs', run: connections.programs },
+  { ...cluster, code: 'target-in-recovery', ...error, ...onTarget, ...always, ...cheap, title: 'asking whether the server is a standby', run: connections.targetInRecovery },
+  { ...cluster, code: 'target-read-only', ...warning, ...onTarget, ...always, ...cheap, title: 'reading default_transaction_read_only', run: connections.targetReadOnly },
+  { ...cluster, code: 'size-limit', ...error, ...onSource, ...copy, title: 'adding up the sizes', run: target.sizeLimit },
+  { ...cluster, code: 'create-database', ...error, ...onTarget, ...always, title: 'reading what our role may do', run: privileges.createDatabases },
+  { ...cluster, code: 'create-role', ...warning, ...onTarget, ...always, title: 'reading what our role may do', run: privileges.createRoles },
+  { ...cluster, code: 'prepared-transaction', ...error, ...onSource, ...copy, ...cheap, title: 'looking for prepared transactions', run: settings.preparedTransactions },
+
+  { ...cluster, code: 'source-in-recovery', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'asking whether the server is a standby', run: connections.sourceInRecovery },
+  { ...cluster, code: 'wal-level', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'reading wal_level', run: settings.walLevel },
+  { ...cluster, code: 'replication-attribute', ...error, ...onSource, ...replication, ...decides, title: 'reading what our role may do', run: privileges.replicationAttribute },
+  { ...cluster, code: 'create-subscription', ...error, ...onTarget, ...replication, ...decides, title: 'reading what our role may do', run: privileges.createSubscription },
+  { ...cluster, code: 'subscription-password', ...error, ...onTarget, ...replication, ...decides, title: 'reading what our role may do', run: privileges.subscriptionPassword },
+  { ...cluster, code: 'replication-slots', ...error, ...onSource, ...replication, ...cheap, title: 'counting free replication slots', run: settings.freeSlots },
+  { ...cluster, code: 'wal-senders', ...error, ...onSource, ...replication, ...cheap, title: 'counting free WAL senders', run: settings.freeWalSenders },
+  { ...cluster, code: 'apply-workers', ...error, ...onTarget, ...replication, title: 'counting free apply workers', run: target.applyWorkers },
+  { ...cluster, code: 'long-transaction', ...warning, ...onSource, ...replication, title: 'looking for long transactions', run: settings.longTransactions },
+  { ...cluster, code: 'slot-limit', ...warning, ...onSource, ...replication, title: 'reading what limits a slot', run: settings.slotLimits },
+  { ...cluster, code: 'outdated-minor', ...warning, ...onSource, ...replication, title: 'reading the version', run: connections.outdatedMinor },
+
+  { ...database, code: 'leftovers', ...error, ...onSource, ...always, ...cheap, title: 'looking for what an earlier migration left', run: leftovers.sourceLeftovers },
+  { ...database, code: 'leftovers', ...error, ...onTarget, ...always, ...cheap, title: 'looking for what an earlier migration left', run: leftovers.targetLeftovers },
+  { ...database, code: 'target-database-missing', ...error, ...onTarget, ...always, ...cheap, title: 'looking for the database', run: target.targetMissing },
+  { ...database, code: 'target-not-empty', ...error, ...onTarget, ...always, ...cheap, title: 'looking for objects in the database', run: target.targetNotEmpty },
+  { ...database, code: 'target-differs', ...warning, ...onTarget, ...always, title: 'comparing encoding and locale', run: target.targetDifferences },
+  { ...database, code: 'target-subscription', ...warning, ...onTarget, ...always, title: 'looking for other subscriptions', run: target.targetSubscriptions },
+  { ...database, code: 'target-create', ...error, ...onTarget, ...always, title: 'reading privileges', run: privileges.createInTarget },
+  { ...database, code: 'filter-matches-nothing', ...error, ...onSource, ...always, title: 'looking for the tables of the filter', run: objects.tableFilters },
+
+  { ...database, code: 'schema-usage', ...error, ...onSource, ...always, title: 'reading privileges', run: privileges.schemaUsage },
+  { ...database, code: 'table-select', ...error, ...onSource, ...always, title: 'reading privileges', run: privileges.tableSelect },
+  { ...database, code: 'sequence-select', ...error, ...onSource, ...copy, title: 'reading privileges', run: privileges.sequenceSelect },
+  { ...database, code: 'row-security', ...error, ...onSource, ...copy, title: 'asking whether policies hide rows', run: privileges.rowSecurity },
+  { ...database, code: 'table-owner', ...error, ...onSource, ...replication, ...decides, title: 'reading owners', run: privileges.tableOwner },
+  { ...database, code: 'create-publication', ...error, ...onSource, ...replication, ...decides, title: 'reading privileges', run: privileges.createPublication },
+  { ...database, code: 'forced-row-security', ...error, ...onTarget, ...replication, ...decides, title: 'looking for forced row security', run: privileges.forcedRowSecurity },
+
+  { ...database, code: 'replica-identity', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'looking for tables without replica identity', run: identity.replicaIdentity },
+  { ...database, code: 'replica-identity-full', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'looking for types without equality', run: identity.fullIdentityTypes },
+  { ...database, code: 'replica-identity-generated', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'looking for generated columns in replica identities', run: identity.generatedIdentity },
+  { ...database, code: 'hash-partition', ...error, ...onSource, ...replication, ...decides, title: 'looking for partitions by a hash of OIDs', run: identity.routedByParent },
+
+  { ...database, code: 'unsupported-extension', ...error, ...onSource, ...always, title: 'reading extensions', run: objects.unsupportedExtensions },
+  { ...database, code: 'extension', ...error, ...onTarget, ...always, title: 'comparing extensions', run: extensions.extensions },
+  { ...database, code: 'language', ...error, ...onTarget, ...always, title: 'comparing languages', run: extensions.languages },
+  { ...database, code: 'locale', ...error, ...onTarget, ...always, title: 'trying the locales', run: locale.locales },
+  { ...database, code: 'tablespace', ...warning, ...onTarget, ...always, title: 'comparing tablespaces', run: target.missingTablespaces },
+  { ...database, code: 'wraparound', ...warning, ...onSource, ...copy, title: 'reading the age of transaction ids', run: settings.wraparound },
+  { ...database, code: 'lock-table', ...warning, ...onSource, ...always, title: 'counting tables', run: settings.lockTable },
+
+  { ...database, code: 'check-not-satisfied', ...error, ...onSource, ...copy, title: 'computing CHECK constraints', run: reproducible.checkConstraints },
+  { ...database, code: 'generated-differs', ...error, ...onSource, ...copy, title: 'computing generated columns', run: reproducible.generatedColumns },
+  { ...database, code: 'index-not-rebuildable', ...error, ...onSource, ...copy, title: 'computing expression indexes', run: reproducible.expressionIndexes },
+  { ...database, code: 'foreign-key-disabled', ...warning, ...onSource, ...copy, title: 'looking for disabled foreign keys', run: reproducible.disabledForeignKeys },
+  { ...database, code: 'foreign-key-excluded', ...warning, ...onSource, ...copy, title: 'looking for foreign keys to excluded tables', run: objects.keysToExcluded },
+  { ...database, code: 'matview-not-refreshable', ...error, ...onSource, ...copy, title: 'computing materialized views', run: reproducible.materializedViews },
+
+  { ...database, code: 'invalid-index', ...warning, ...onSource, ...always, title: 'looking for invalid indexes', run: objects.invalidIndexes },
+  { ...database, code: 'firing-trigger', ...warning, ...onSource, ...replication, title: 'looking for triggers that fire on the target', run: objects.firingTriggers },
+  { ...database, code: 'catalog-object', ...warning, ...onSource, ...always, title: 'looking for objects in pg_catalog', run: objects.catalogObjects },
+  { ...database, code: 'subscription', ...warning, ...onSource, ...always, title: 'looking for subscriptions', run: objects.subscriptions },
+  { ...database, code: 'security-label', ...warning, ...onSource, ...always, title: 'reading security labels', run: objects.securityLabels },
+  { ...database, code: 'library-function', ...warning, ...onSource, ...always, title: 'looking for functions in C', run: objects.libraryFunctions },
+  { ...database, code: 'unlogged-table', ...warning, ...onSource, ...copy, title: 'looking for unlogged tables', run: objects.unloggedTables },
+  { ...database, code: 'large-object', ...warning, ...onSource, ...copy, title: 'counting large objects', run: objects.largeObjects },
+  { ...database, code: 'foreign-table', ...info, ...onSource, ...copy, title: 'looking for foreign tables', run: objects.foreignTables },
+  { ...database, code: 'event-trigger', ...info, ...onSource, ...always, title: 'looking for event triggers', run: objects.eventTriggers },
+  { ...database, code: 'all-tables-publication', ...info, ...onSource, ...always, title: 'looking for publications of all tables', run: objects.allTablesPublications },
+];

@@ -1,0 +1,138 @@
+import type { Session } from '../postgres/connection.ts';
+import { findProgram } from '../postgres/programs.ts';
+import { MigrationError } from '../domain/failure.ts';
+import type { ClusterContext, Seen } from './check.ts';
+
+/** The source's own session, seen from the target: host names and addresses prove nothing. */
+export async function sameServer({ source, target }: ClusterContext): Promise<Seen[]> {
+  const { name } = await source.one<{ name: string }>(`SELECT current_setting('application_name') AS name`);
+  const rows = await target.query('SELECT FROM pg_stat_activity WHERE pid = $1 AND application_name = $2', [
+    source.pid,
+    name,
+  ]);
+  if (rows.length === 0) return [];
+  return [
+    {
+      message: 'Source and target are the same server.',
+      remedy: 'Let the plan\'s "source" and "target" lead to two servers.',
+    },
+  ];
+}
+
+const SYSTEM_IDENTIFIER = 'SELECT system_identifier::text AS id FROM pg_control_system()';
+
+/** A promoted standby or a restored base backup keeps the identifier of the server that it was taken from. */
+export async function sameSystemIdentifier(context: ClusterContext): Promise<Seen[]> {
+  const source = await context.source.one<{ id: string }>(SYSTEM_IDENTIFIER);
+  const target = await context.target.one<{ id: string }>(SYSTEM_IDENTIFIER);
+  if (source.id !== target.id || (await sameServer(context)).length > 0) return [];
+  return [
+    {
+      message: `Both servers have the system identifier ${source.id}, so one is a physical copy of the other, and a wrong address cannot be told from the right one.`,
+    },
+  ];
+}
+
+export const sourcePooler = ({ source }: ClusterContext): Promise<Seen[]> => pooler(source);
+export const targetPooler = ({ target }: ClusterContext): Promise<Seen[]> => pooler(target);
+
+const POOLER_SAMPLES = 4;
+
+/** A pooler hands out its own process id at login, and, per transaction, whichever backend is free. */
+export async function pooler(session: Session): Promise<Seen[]> {
+  const pids = new Set<number>([session.pid]);
+  for (let i = 0; i < POOLER_SAMPLES; i++)
+    pids.add((await session.one<{ pid: number }>('SELECT pg_backend_pid() AS pid')).pid);
+  if (pids.size === 1) return [];
+  return [
+    {
+      message: `One connection was answered by ${pids.size} different process ids, so a connection pooler is in between; snapshots, locks and settings do not hold through it.`,
+      remedy: 'Use the address of the server itself.',
+    },
+  ];
+}
+
+export async function sourceInRecovery({ source }: ClusterContext): Promise<Seen[]> {
+  if (!(await inRecovery(source))) return [];
+  return [
+    {
+      message: 'The source is a standby: a publication and its slot can only be made on the primary.',
+      remedy: 'Use the address of the primary, or set "method" to "dump".',
+    },
+  ];
+}
+
+export async function targetInRecovery({ target }: ClusterContext): Promise<Seen[]> {
+  if (!(await inRecovery(target))) return [];
+  return [{ message: 'The target is a standby and takes no writes.', remedy: 'Use the address of the primary.' }];
+}
+
+const inRecovery = async (session: Session): Promise<boolean> =>
+  (await session.one<{ standby: boolean }>('SELECT pg_is_in_recovery() AS standby')).standby;
+
+/** Our sessions set it off; a provider sets it when the disk is full, and then it comes back. */
+export async function targetReadOnly({ target }: ClusterContext): Promise<Seen[]> {
+  const { value } = await target.one<{ value: string }>(
+    `SELECT reset_val AS value FROM pg_settings WHERE name = 'default_transaction_read_only'`,
+  );
+  const { server } = await target.one<{ server: boolean }>(
+    `SELECT EXISTS (SELECT FROM pg_db_role_setting s, unnest(s.setconfig) AS setting
+                     WHERE setting = 'default_transaction_read_only=on'
+                       AND setdatabase = 0 AND (setrole = 0 OR setrole = current_user::regrole)) AS server`,
+  );
+  if (value !== 'on' && !server) return [];
+  return [
+    {
+      message: 'The target makes transactions read-only by default, as providers do when its disk is full.',
+      remedy: 'Find out why "default_transaction_read_only" is on, and reset it.',
+    },
+  ];
+}
+
+const major = (version: number): number => Math.floor(version / 10_000);
+
+/** Logical replication and its sequences' catalogs came with 10. */
+const OLDEST_SOURCE = 100000;
+/** Below it nothing was tried. */
+const OLDEST_TESTED = 140000;
+
+export const sourceVersion = ({ source }: ClusterContext): Promise<Seen[]> => {
+  if (source.version < OLDEST_SOURCE)
+    return Promise.resolve([
+      { message: `The source is PostgreSQL ${source.version}; 10 is the oldest that can be read.` },
+    ]);
+  if (source.version >= OLDEST_TESTED) return Promise.resolve([]);
+  const message = `The source is PostgreSQL ${major(source.version)}; 14 is the oldest that this program is tested with.`;
+  return Promise.resolve([{ message, severity: 'warning' }]);
+};
+
+export const targetVersion = ({ source, target, plan }: ClusterContext): Promise<Seen[]> => {
+  if (major(target.version) >= major(source.version)) return Promise.resolve([]);
+  const message = `The target is PostgreSQL ${major(target.version)}, older than the source with ${major(source.version)}; what the older one does not know cannot be restored.`;
+  const remedy = 'Migrate to the same or a newer version, or set "allowOlderTarget" to true.';
+  return Promise.resolve([{ message, ...(plan.allowOlderTarget ? { severity: 'warning' } : { remedy }) }]);
+};
+
+/** Below these, a slot may decode with an outdated list of published tables (release notes of May 2025). */
+const FIXED_MINOR: Readonly<Record<number, number>> = { 13: 21, 14: 18, 15: 13, 16: 9, 17: 5 };
+
+export const outdatedMinor = ({ source }: ClusterContext): Promise<Seen[]> => {
+  const fixed = FIXED_MINOR[major(source.version)];
+  if (fixed === undefined || source.version % 10_000 >= fixed) return Promise.resolve([]);
+  const message = `The source is PostgreSQL ${major(source.version)}.${source.version % 10_000}, where changes made while a publication is altered can be lost; ${major(source.version)}.${fixed} mends that.`;
+  return Promise.resolve([{ message, remedy: `Update the source to ${major(source.version)}.${fixed} or later.` }]);
+};
+
+export async function programs({ source, target }: ClusterContext): Promise<Seen[]> {
+  const seen: Seen[] = [];
+  for (const program of ['pg_dump', 'pg_restore'] as const) {
+    try {
+      await findProgram(program, { sourceVersion: source.version, targetVersion: target.version });
+    } catch (error) {
+      if (!(error instanceof MigrationError)) throw error;
+      const remedy = `Install the client programs of PostgreSQL ${major(target.version)} on every worker, or name their directory in PGTRANSIT_PG_BIN.`;
+      seen.push({ message: error.message, object: program, remedy });
+    }
+  }
+  return seen;
+}

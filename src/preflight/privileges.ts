@@ -1,0 +1,244 @@
+import type { Session } from '../postgres/connection.ts';
+import { databaseExists } from '../postgres/database.ts';
+import { displayName, quoteIdent, quoteName } from '../postgres/identifier.ts';
+import { isPublished } from '../postgres/scope.ts';
+import type { Named } from './catalog.ts';
+import { ofExtension, USER_SCHEMA } from './catalog.ts';
+import type { ClusterContext, DatabaseContext, Seen } from './check.ts';
+
+interface RoleFacts {
+  name: string;
+  superuser: boolean;
+  replication: boolean;
+  createdb: boolean;
+  createrole: boolean;
+  bypassrls: boolean;
+  /** Roles of managed servers that it has the rights of. */
+  providers: string[];
+}
+
+/** Stand-ins for a superuser on managed servers, which those servers let do what only a superuser may. */
+const PROVIDER_ADMINISTRATORS = ['rds_superuser', 'cloudsqlsuperuser', 'alloydbsuperuser', 'azure_pg_admin'];
+
+export const readOwnRole = (session: Session): Promise<RoleFacts> =>
+  session.one<RoleFacts>(
+    `SELECT rolname AS name, rolsuper AS superuser, rolreplication AS replication, rolcreatedb AS createdb,
+            rolcreaterole AS createrole, rolbypassrls AS bypassrls,
+            array(SELECT p.rolname::text FROM pg_roles p
+                   WHERE p.rolname = ANY ($1) AND pg_has_role(p.oid, 'MEMBER')) AS providers
+       FROM pg_roles WHERE rolname = current_user`,
+    [['rds_replication', ...PROVIDER_ADMINISTRATORS]],
+  );
+
+const isAdministrator = (role: RoleFacts): boolean =>
+  role.superuser || role.providers.some((name) => PROVIDER_ADMINISTRATORS.includes(name));
+
+export async function replicationAttribute({ source }: ClusterContext): Promise<Seen[]> {
+  const role = await readOwnRole(source);
+  if (role.superuser || role.replication || role.providers.includes('rds_replication')) return [];
+  const { rds } = await source.one<{ rds: boolean }>(
+    `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication') AS rds`,
+  );
+  const name = quoteIdent(role.name);
+  return [
+    {
+      object: name,
+      message: `Role ${name} may not make a replication slot.`,
+      remedy: rds ? `GRANT rds_replication TO ${name};` : `ALTER ROLE ${name} REPLICATION;`,
+    },
+  ];
+}
+
+export async function createDatabases({ target, plan, databases }: ClusterContext): Promise<Seen[]> {
+  const role = await readOwnRole(target);
+  if (!plan.createDatabases || role.superuser || role.createdb) return [];
+  const missing: string[] = [];
+  for (const { database } of databases) if (!(await databaseExists(target, database))) missing.push(database);
+  const name = quoteIdent(role.name);
+  return missing.map((database) => ({
+    object: quoteIdent(database),
+    message: `Database ${quoteIdent(database)} is not there on the target, and role ${name} may not create it.`,
+    remedy: `ALTER ROLE ${name} CREATEDB;`,
+  }));
+}
+
+export async function createRoles({ target }: ClusterContext): Promise<Seen[]> {
+  const role = await readOwnRole(target);
+  if (role.superuser || role.createrole) return [];
+  const name = quoteIdent(role.name);
+  return [
+    {
+      object: name,
+      message: `Role ${name} may not create roles on the target; what belongs to a role that is missing there will belong to ${name}.`,
+      remedy: `ALTER ROLE ${name} CREATEROLE; or create the roles yourself first.`,
+    },
+  ];
+}
+
+/** pg_create_subscription came with 16; before, only a superuser or what a provider puts in its place. */
+export async function createSubscription({ target }: ClusterContext): Promise<Seen[]> {
+  const role = await readOwnRole(target);
+  if (isAdministrator(role)) return [];
+  const name = quoteIdent(role.name);
+  if (target.version >= 160000) {
+    const sql = `SELECT pg_has_role('pg_create_subscription', 'USAGE') AS may`;
+    if ((await target.one<{ may: boolean }>(sql)).may) return [];
+    return [
+      {
+        object: name,
+        message: `Role ${name} may not create a subscription on the target.`,
+        remedy: `GRANT pg_create_subscription TO ${name};`,
+      },
+    ];
+  }
+  return [
+    {
+      object: name,
+      message: `Role ${name} may not create a subscription on the target: before PostgreSQL 16, only a superuser may.`,
+      remedy: `ALTER ROLE ${name} SUPERUSER; or set "method" to "dump".`,
+    },
+  ];
+}
+
+/** A subscription whose owner is no superuser must log in to the source with a password (manual, 29.11). */
+export async function subscriptionPassword({ target, sourceForTarget }: ClusterContext): Promise<Seen[]> {
+  const role = await readOwnRole(target);
+  if (role.superuser || sourceForTarget['password'] !== undefined) return [];
+  return [
+    {
+      object: quoteIdent(role.name),
+      message: `Role ${quoteIdent(role.name)} is no superuser on the target, so its subscription must give the source a password, and the connection to the source has none.`,
+      remedy: 'Give the source URI in the worker\'s environment a password, or name one in "sourceForTarget".',
+    },
+  ];
+}
+
+const me = async (session: Session): Promise<string> =>
+  quoteIdent((await session.one<{ name: string }>('SELECT current_user AS name')).name);
+
+export async function schemaUsage({ source }: DatabaseContext): Promise<Seen[]> {
+  const rows = await source.query<{ name: string }>(
+    `SELECT n.nspname AS name FROM pg_namespace n
+      WHERE ${USER_SCHEMA} AND NOT has_schema_privilege(n.oid, 'USAGE')
+        AND EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'S', 'm'))
+      ORDER BY 1`,
+  );
+  if (rows.length === 0) return [];
+  const name = await me(source);
+  return rows.map((row) => ({
+    object: quoteIdent(row.name),
+    message: `${name} has no USAGE on the schema.`,
+    remedy: `GRANT USAGE ON SCHEMA ${quoteIdent(row.name)} TO ${name};`,
+  }));
+}
+
+/** Of every table, in scope or not: reading the schema locks each one, and a lock needs SELECT. */
+export async function tableSelect({ source, tables }: DatabaseContext): Promise<Seen[]> {
+  const rows = await source.query<Named>(
+    `SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE ${USER_SCHEMA} AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT has_table_privilege(c.oid, 'SELECT')
+        AND (c.oid = ANY ($1::oid[]) OR NOT ${ofExtension('pg_class', 'c.oid')})
+      ORDER BY 1, 2`,
+    [tables.map(({ oid }) => oid)],
+  );
+  if (rows.length === 0) return [];
+  const name = await me(source);
+  return rows.map((row) => ({
+    object: displayName(row.schema, row.name),
+    message: `${name} may not read the table.`,
+    remedy: `GRANT SELECT ON TABLE ${quoteName(row.schema, row.name)} TO ${name};`,
+  }));
+}
+
+export async function sequenceSelect({ source }: DatabaseContext): Promise<Seen[]> {
+  const rows = await source.query<Named>(
+    `SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE ${USER_SCHEMA} AND c.relkind = 'S' AND c.relpersistence <> 't'
+        -- In a CASE, because the planner may ask the function about other relations first, and then it fails.
+        AND CASE c.relkind WHEN 'S' THEN NOT has_sequence_privilege(c.oid, 'SELECT') END
+        AND NOT ${ofExtension('pg_class', 'c.oid')}
+      ORDER BY 1, 2`,
+  );
+  if (rows.length === 0) return [];
+  const name = await me(source);
+  return rows.map((row) => ({
+    object: displayName(row.schema, row.name),
+    message: `${name} may not read the sequence.`,
+    remedy: `GRANT SELECT ON SEQUENCE ${quoteName(row.schema, row.name)} TO ${name};`,
+  }));
+}
+
+/** COPY would bring no row that a policy hides. */
+export async function rowSecurity({ source, tables }: DatabaseContext): Promise<Seen[]> {
+  const rows = await source.query<Named>(
+    `SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.oid = ANY ($1::oid[]) AND row_security_active(c.oid) ORDER BY 1, 2`,
+    [tables.map(({ oid }) => oid)],
+  );
+  if (rows.length === 0) return [];
+  const name = await me(source);
+  return rows.map((row) => ({
+    object: displayName(row.schema, row.name),
+    message: `Row security hides rows of the table from ${name}.`,
+    remedy: `ALTER ROLE ${name} BYPASSRLS;`,
+  }));
+}
+
+/** From 16 on, changes are applied as the table's owner, whom only FORCE subjects to the table's policies. */
+export async function forcedRowSecurity({ source, target, tables }: DatabaseContext): Promise<Seen[]> {
+  const role = await readOwnRole(target);
+  if (role.superuser || role.bypassrls) return [];
+  const rows = await source.query<Named>(
+    `SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.oid = ANY ($1::oid[]) AND c.relrowsecurity AND c.relforcerowsecurity ORDER BY 1, 2`,
+    [tables.filter(isPublished).map(({ oid }) => oid)],
+  );
+  return rows.map((row) => ({
+    object: displayName(row.schema, row.name),
+    message: `The table forces row security on its owner, so ${quoteIdent(role.name)}, who is no superuser on the target, cannot apply changes to it.`,
+    remedy: `ALTER TABLE ${quoteName(row.schema, row.name)} NO FORCE ROW LEVEL SECURITY; or ALTER ROLE ${quoteIdent(role.name)} BYPASSRLS; on the target`,
+  }));
+}
+
+export async function tableOwner({ source, tables }: DatabaseContext): Promise<Seen[]> {
+  const rows = await source.query<Named & { owner: string }>(
+    `SELECT n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner
+       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.oid = ANY ($1::oid[]) AND NOT pg_has_role(c.relowner, 'USAGE') ORDER BY 1, 2`,
+    [tables.filter(isPublished).map(({ oid }) => oid)],
+  );
+  if (rows.length === 0) return [];
+  const name = await me(source);
+  return rows.map((row) => ({
+    object: displayName(row.schema, row.name),
+    message: `The table belongs to ${quoteIdent(row.owner)}, and only its owner may publish it.`,
+    remedy: `GRANT ${quoteIdent(row.owner)} TO ${name};`,
+  }));
+}
+
+export async function createPublication({ source, database }: DatabaseContext): Promise<Seen[]> {
+  const sql = `SELECT has_database_privilege(current_database(), 'CREATE') AS may`;
+  if ((await source.one<{ may: boolean }>(sql)).may) return [];
+  const name = await me(source);
+  return [
+    {
+      object: quoteIdent(database),
+      message: `${name} may not create a publication in the database.`,
+      remedy: `GRANT CREATE ON DATABASE ${quoteIdent(database)} TO ${name};`,
+    },
+  ];
+}
+
+export async function createInTarget({ target, targetExists, database }: DatabaseContext): Promise<Seen[]> {
+  if (!targetExists) return [];
+  const sql = `SELECT has_database_privilege(current_database(), 'CREATE') AS may`;
+  if ((await target.one<{ may: boolean }>(sql)).may) return [];
+  const name = await me(target);
+  return [
+    {
+      object: quoteIdent(database),
+      message: `${name} may not create schemas in the database.`,
+      remedy: `GRANT CREATE ON DATABASE ${quoteIdent(database)} TO ${name};`,
+    },
+  ];
+}

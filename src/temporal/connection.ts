@@ -1,0 +1,128 @@
+import type { ClientConnectConfig } from '@temporalio/envconfig';
+import { loadClientConnectConfig } from '@temporalio/envconfig';
+import type { NativeConnectionOptions } from '@temporalio/worker';
+import { NativeConnection } from '@temporalio/worker';
+import { LIMITS } from '../domain/limits.ts';
+
+/** Where the Temporal CLI looks too when nothing is set. */
+const DEFAULT_ADDRESS = '127.0.0.1:7233';
+const DEFAULT_NAMESPACE = 'default';
+
+export interface TemporalTarget {
+  address: string;
+  namespace: string;
+  /** Fits `NativeConnection.connect` (workers) and `Connection.connect` (clients) alike. */
+  connectionOptions: NativeConnectionOptions & { address: string };
+}
+
+/**
+ * Reads `TEMPORAL_*` variables and the profiles of `temporal.toml`, by the rules of the Temporal CLI.
+ * @throws Error with one sentence when the configuration cannot be read.
+ */
+export function readTemporalTarget(env: NodeJS.ProcessEnv): TemporalTarget {
+  let config: ClientConnectConfig;
+  try {
+    config = loadClientConnectConfig({ overrideEnvVars: definedOnly(env) });
+  } catch (error) {
+    throw new Error(
+      `The Temporal configuration cannot be read: ${messageOf(error)} (TEMPORAL_* variables, temporal.toml).`,
+      {
+        cause: error,
+      },
+    );
+  }
+  const address = config.connectionOptions.address ?? DEFAULT_ADDRESS;
+  return {
+    address,
+    namespace: config.namespace ?? DEFAULT_NAMESPACE,
+    connectionOptions: { ...config.connectionOptions, address },
+  };
+}
+
+/** @throws Error with one sentence (address, what to check), after twice `temporalConnectMs` at the latest. */
+export async function connectToTemporal(target: TemporalTarget): Promise<NativeConnection> {
+  const connection = await connect(target);
+  try {
+    await requireNamespace(connection, target);
+    return connection;
+  } catch (error) {
+    await connection.close();
+    throw error;
+  }
+}
+
+async function connect({ address, connectionOptions }: TemporalTarget): Promise<NativeConnection> {
+  const connecting = NativeConnection.connect(connectionOptions);
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<never>((_, reject) => {
+    const reason = new Error(`it did not answer within ${LIMITS.temporalConnectMs / 1000} s`);
+    timer = setTimeout(() => reject(reason), LIMITS.temporalConnectMs);
+  });
+  try {
+    return await Promise.race([connecting, timeout]);
+  } catch (error) {
+    // A connection that comes up after all, later, is of no use to anybody.
+    connecting.then((late) => late.close()).catch(() => undefined);
+    throw unreachable(address, error);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+const unreachable = (address: string, cause: unknown): Error =>
+  new Error(
+    `No connection to Temporal at ${address}: ${shortReason(cause)}. Check that the server runs there, and ` +
+      'TEMPORAL_ADDRESS, TEMPORAL_TLS and TEMPORAL_API_KEY (or temporal.toml).',
+    { cause },
+  );
+
+async function requireNamespace(connection: NativeConnection, { address, namespace }: TemporalTarget): Promise<void> {
+  const describe = () => connection.workflowService.describeNamespace({ namespace });
+  try {
+    await connection.withDeadline(Date.now() + LIMITS.temporalConnectMs, describe);
+  } catch (error) {
+    const code = grpcCode(error);
+    if (code === GRPC.notFound)
+      throw new Error(
+        `Temporal at ${address} has no namespace "${namespace}". Set TEMPORAL_NAMESPACE, or create it with ` +
+          `\`temporal operator namespace create --namespace ${namespace}\`.`,
+        { cause: error },
+      );
+    if (code === GRPC.unauthenticated || code === GRPC.permissionDenied)
+      throw new Error(
+        `Temporal at ${address} refuses access to namespace "${namespace}": ${shortReason(error)}. ` +
+          'Check TEMPORAL_API_KEY or the TLS certificate.',
+        { cause: error },
+      );
+    throw unreachable(address, error);
+  }
+}
+
+/** The status codes of gRPC that we tell apart. */
+export const GRPC = {
+  invalidArgument: 3,
+  notFound: 5,
+  alreadyExists: 6,
+  permissionDenied: 7,
+  unimplemented: 12,
+  unauthenticated: 16,
+} as const;
+
+export function grpcCode(error: unknown): number | undefined {
+  const code: unknown = error instanceof Error && 'code' in error ? error.code : undefined;
+  return typeof code === 'number' ? code : undefined;
+}
+
+export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+/** The innermost reason; the layers around it are Rust's debug notation. */
+export function shortReason(error: unknown): string {
+  const message = messageOf(error);
+  if (message.includes('InvalidContentType')) return 'it does not speak TLS';
+  const reason =
+    /(?:message|error): "(?<reason>[^"]+)"/.exec(message)?.groups?.['reason'] ?? message.split('\n')[0] ?? message;
+  return reason.replace(/\.$/, '');
+}
+
+const definedOnly = (env: NodeJS.ProcessEnv): Record<string, string> =>
+  Object.fromEntries(Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined));

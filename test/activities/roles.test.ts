@@ -1,0 +1,190 @@
+import { readFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { readIdentity } from '../../activities/context.ts';
+import { createRoleActivities } from '../../activities/roles.ts';
+import type { RoleMigration } from '../../activities/roles.ts';
+import { parsePlan } from '../../src/domain/plan.ts';
+import type { RoleReport } from '../../src/domain/progress.ts';
+import { connect } from '../../src/postgres/connection.ts';
+import type { Endpoint } from '../../src/postgres/connection.ts';
+import { parseConnInfo } from '../../src/postgres/conninfo.ts';
+import { runActivity } from '../support/copy-fixture.ts';
+import type { PostgresServer } from '../support/postgres-server.ts';
+import { startPostgres } from '../support/postgres-server.ts';
+import { fixtureSql } from '../support/schema-fixture.ts';
+
+let source: PostgresServer;
+let target: PostgresServer;
+
+beforeAll(async () => {
+  // Roles belong to the whole cluster, so these servers are this file's own. The target logs all it is told.
+  [source, target] = await Promise.all([
+    startPostgres({ major: 17 }),
+    startPostgres({
+      major: 18,
+      settings: { log_statement: 'all', log_min_duration_statement: '0', log_min_error_statement: 'error' },
+    }),
+  ]);
+  await source.psql('postgres', await fixtureSql('roles'));
+});
+afterAll(async () => {
+  await Promise.all([source.remove(), target.remove()]);
+});
+
+interface Who {
+  sourceUri?: string;
+  targetUri?: string;
+}
+
+async function migrateRoles(
+  plan: unknown,
+  { sourceUri = source.uri(), targetUri = target.uri() }: Who = {},
+): Promise<Map<string, RoleReport>> {
+  const endpoint = (_reference: string, server: 'source' | 'target'): Endpoint => ({
+    server,
+    info: parseConnInfo(server === 'source' ? sourceUri : targetUri, 'the test'),
+  });
+  const identity = async (server: 'source' | 'target') => {
+    const session = await connect(endpoint('', server), { applicationName: 'test' });
+    const found = await readIdentity(session);
+    await session.close();
+    return found;
+  };
+  const input: RoleMigration = {
+    plan: parsePlan(plan),
+    servers: { source: await identity('source'), target: await identity('target') },
+    cluster: 'test',
+  };
+  const activities = createRoleActivities({ endpoint, searchAttributes: false });
+  const reports = await runActivity(() => activities.migrateRoles(input), []);
+  return new Map(reports.map((report) => [report.role, report]));
+}
+
+async function dropRoles(): Promise<void> {
+  const own = `FROM pg_roles WHERE rolname ~ '^(t_|T )'`;
+  for (const verb of ['DROP OWNED BY', 'DROP ROLE'])
+    for (const sql of (await target.psql('postgres', `SELECT format('${verb} %I', rolname) ${own}`))
+      .split('\n')
+      .filter(Boolean))
+      await target.psql('postgres', sql);
+}
+
+const ATTRIBUTES = `SELECT rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls,
+  rolconnlimit, rolvaliduntil, rolpassword, shobj_description(oid, 'pg_authid'),
+  (SELECT setconfig FROM pg_db_role_setting WHERE setrole = a.oid AND setdatabase = 0) FROM pg_authid a WHERE rolname ~ '^(t_|T )' ORDER BY 1`;
+const MEMBERSHIPS = `SELECT roleid::regrole, member::regrole, grantor::regrole, admin_option, inherit_option, set_option
+  FROM pg_auth_members WHERE member::regrole::text ~ '^"?(t_|T )' ORDER BY roleid::regrole::text, member::regrole::text`;
+const PARAMETERS = 'SELECT parname, paracl FROM pg_parameter_acl ORDER BY 1';
+
+describe('migrateRoles', () => {
+  test('brings roles with attributes, verifiers, settings, comments and memberships exactly as they are', async () => {
+    const reports = await migrateRoles({});
+    expect([...reports.values()].filter(({ status }) => status !== 'created').map(({ role }) => role)).toEqual([
+      'postgres',
+    ]);
+    for (const sql of [ATTRIBUTES, MEMBERSHIPS, PARAMETERS])
+      expect(await target.psql('postgres', sql)).toBe(await source.psql('postgres', sql));
+  });
+
+  test('brings the first role of a cluster too, whose oid is 16384', async () => {
+    expect(await source.psql('postgres', `SELECT oid FROM pg_roles WHERE rolname = 't_first'`)).toBe('16384');
+    expect(await target.psql('postgres', `SELECT count(*) FROM pg_roles WHERE rolname = 't_first'`)).toBe('1');
+  });
+
+  test('tells no verifier to the log of the target', () => {
+    const log = readFileSync(target.logFile, 'utf8');
+    expect(log).toContain('pg_advisory_xact_lock');
+    expect(log).not.toContain('SCRAM-SHA-256$');
+  });
+
+  test('leaves a role that is there as it is, and says so', async () => {
+    await target.psql('postgres', 'ALTER ROLE t_plain CREATEDB; REVOKE t_group FROM t_plain');
+    const reports = await migrateRoles({});
+    expect(new Set([...reports.values()].map(({ status }) => status))).toEqual(new Set(['exists']));
+    expect(await target.psql('postgres', `SELECT rolcreatedb FROM pg_roles WHERE rolname = 't_plain'`)).toBe('t');
+    expect(await target.psql('postgres', MEMBERSHIPS)).not.toContain('t_group|t_plain');
+  });
+
+  test('makes each role once when two attempts run at the same time', async () => {
+    await dropRoles();
+    const [one, two] = await Promise.all([migrateRoles({}), migrateRoles({})]);
+    const statuses = [one.get('t_plain')?.status, two.get('t_plain')?.status];
+    expect(statuses.sort()).toEqual(['created', 'exists']);
+    expect(await target.psql('postgres', MEMBERSHIPS)).toBe(await source.psql('postgres', MEMBERSHIPS));
+  });
+
+  test('leaves out excluded roles and what they are members of', async () => {
+    await dropRoles();
+    const reports = await migrateRoles({ roles: { exclude: ['t_group'] } });
+    expect(reports.has('t_group')).toBe(false);
+    expect(await target.psql('postgres', `SELECT count(*) FROM pg_roles WHERE rolname = 't_group'`)).toBe('0');
+    expect(reports.get('t_plain')?.status).toBe('created');
+  });
+
+  test('gives a random password where it shall not copy one, and none to a role that had none', async () => {
+    await dropRoles();
+    const reports = await migrateRoles({ roles: { passwords: 'placeholder' } });
+    const verifier = (role: string) => `SELECT coalesce(rolpassword, 'none') FROM pg_authid WHERE rolname = '${role}'`;
+    expect(await target.psql('postgres', verifier('t_login'))).toContain('SCRAM-SHA-256$');
+    expect(await target.psql('postgres', verifier('t_login'))).not.toBe(
+      await source.psql('postgres', verifier('t_login')),
+    );
+    expect(await target.psql('postgres', verifier('t_plain'))).toBe('none');
+    expect(reports.get('t_login')?.message).toContain('set a new one');
+  });
+
+  test('gives random passwords when it may not read the verifiers', async () => {
+    await dropRoles();
+    await source.psql('postgres', 'CREATE ROLE reader LOGIN; GRANT EXECUTE ON FUNCTION pg_control_system() TO reader');
+    const reports = await migrateRoles(
+      { roles: { exclude: ['reader'] } },
+      { sourceUri: source.uri('postgres', { user: 'reader' }) },
+    );
+    expect(reports.get('t_login')?.message).toContain('set a new one');
+    expect(reports.get('t_group')?.message).not.toContain('set a new one');
+  });
+
+  test('makes what it may when the target refuses attributes, and says what is lost', async () => {
+    await dropRoles();
+    await target.psql(
+      'postgres',
+      'CREATE ROLE maker LOGIN CREATEROLE; GRANT EXECUTE ON FUNCTION pg_control_system() TO maker',
+    );
+    const plan = { roles: { exclude: ['reader'] } };
+    const reports = await migrateRoles(plan, { targetUri: target.uri('postgres', { user: 'maker' }) });
+    expect(reports.get('t_super')).toMatchObject({
+      status: 'created',
+      message: expect.stringContaining('SUPERUSER') as string,
+    });
+    expect(reports.get('t_plain')?.status).toBe('created');
+    // … and may make it the owner of something
+    expect(await target.psql('postgres', `SELECT pg_has_role('maker', 't_plain', 'SET')`)).toBe('t');
+  });
+
+  test('goes on when one role fails, and says why', async () => {
+    await target.psql('postgres', 'REASSIGN OWNED BY maker TO postgres; DROP OWNED BY maker');
+    await dropRoles();
+    await source.psql('postgres', `CREATE ROLE t_bad; UPDATE pg_authid SET rolconnlimit = -5 WHERE rolname = 't_bad'`);
+    const reports = await migrateRoles({ roles: { exclude: ['reader'] } });
+    expect(reports.get('t_bad')).toMatchObject({ status: 'failed', message: 'invalid connection limit: -5.' });
+    expect(reports.get('t_plain')?.status).toBe('created');
+    expect(await target.psql('postgres', MEMBERSHIPS)).toBe(await source.psql('postgres', MEMBERSHIPS));
+  });
+
+  test('touches nothing when the target is another server than the one that was validated', async () => {
+    const endpoint = (_reference: string, server: 'source' | 'target'): Endpoint => ({
+      server,
+      info: parseConnInfo(source.uri(), 'the test'),
+    });
+    const input: RoleMigration = {
+      plan: parsePlan({}),
+      servers: {
+        source: { systemIdentifier: '1', version: 170000 },
+        target: { systemIdentifier: '2', version: 180000 },
+      },
+      cluster: 'test',
+    };
+    const activities = createRoleActivities({ endpoint, searchAttributes: false });
+    await expect(runActivity(() => activities.migrateRoles(input), [])).rejects.toMatchObject({ type: 'WrongServer' });
+  });
+});

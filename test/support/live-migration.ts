@@ -1,0 +1,193 @@
+import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { Client, Connection } from '@temporalio/client';
+import type { WorkflowHandle } from '@temporalio/client';
+import { expect, inject } from 'vitest';
+import { compareDatabases } from '../../demo/compare.ts';
+import { own } from '../../lab/processes.ts';
+import type { PostgresAccess } from '../../lab/postgres-access.ts';
+import { projectRoot } from '../../lab/tools.ts';
+import type { ClusterProgress, ClusterReport } from '../../src/domain/progress.ts';
+import { eventually } from './workflow-harness.ts';
+
+export interface WorkerProcess {
+  pid: number;
+  /** Everything that it has printed. */
+  output(): string;
+  /** SIGKILL, and waits for the end. */
+  kill(): Promise<void>;
+  /** SIGTERM, and waits for the end. */
+  stop(): Promise<void>;
+}
+
+/** `pgtransit worker` as users run it; ready when this returns. */
+export async function startWorkerProcess(env: Record<string, string>): Promise<WorkerProcess> {
+  const child = spawn(process.execPath, [`${projectRoot}/bin/pgtransit`, 'worker'], {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const pid = child.pid ?? 0;
+  const disown = own({ pid });
+  const lines: string[] = [];
+  const ended = once(child, 'exit').then(disown);
+  await new Promise<void>((resolve, reject) => {
+    for (const stream of [child.stdout, child.stderr])
+      createInterface({ input: stream }).on('line', (line) => {
+        lines.push(line);
+        if (line.startsWith('ready')) resolve();
+      });
+    void ended.then(() => reject(new Error(`The worker ended:\n${lines.join('\n')}`)));
+  });
+  const end = async (signal: NodeJS.Signals): Promise<void> => {
+    child.kill(signal);
+    await ended;
+  };
+  return { pid, output: () => lines.join('\n'), kill: () => end('SIGKILL'), stop: () => end('SIGTERM') };
+}
+
+/** One migration between two servers, on a task queue of its own, by worker processes that a test may kill. */
+export interface LiveMigration {
+  id: string;
+  client: Client;
+  env: Record<string, string>;
+  handle: WorkflowHandle;
+  worker: WorkerProcess;
+  /** SIGKILL to the worker, then a new one. */
+  killWorker(): Promise<void>;
+  progress(): Promise<ClusterProgress>;
+  /** Waits until every database is in this phase. */
+  phase(phase: string, ms?: number): Promise<ClusterProgress>;
+  /** Waits until the database's workflow has this activity pending and started. */
+  pending(database: string, activity: string): Promise<void>;
+  signalStop(): Promise<void>;
+  report(): Promise<ClusterReport>;
+  close(): Promise<void>;
+}
+
+export interface LiveMigrationOptions {
+  source: PostgresAccess;
+  target: PostgresAccess;
+  databases: string[];
+  plan?: object;
+  temporalAddress?: string;
+  env?: Record<string, string>;
+}
+
+export async function startMigration(options: LiveMigrationOptions): Promise<LiveMigration> {
+  const { source, target, databases, plan = {} } = options;
+  const address = options.temporalAddress ?? inject('temporalAddress');
+  const id = `live-${randomUUID()}`;
+  const env = {
+    TEMPORAL_ADDRESS: address,
+    PGTRANSIT_TASK_QUEUE: id,
+    SOURCE_SERVICE_URI: source.uri('postgres'),
+    TARGET_SERVICE_URI: target.uri('postgres'),
+    ...options.env,
+  };
+  let worker = await startWorkerProcess(env);
+  const connection = await Connection.connect({ address });
+  const client = new Client({ connection });
+  const handle = await client.workflow.start('migrateCluster', {
+    taskQueue: id,
+    workflowId: id,
+    args: [{ databases: { include: databases }, ...plan }],
+  });
+  const progress = (): Promise<ClusterProgress> => handle.query<ClusterProgress>('progress');
+  const describe = async (): Promise<string> => (await handle.describe()).status.name;
+  return {
+    id,
+    client,
+    env,
+    handle,
+    get worker() {
+      return worker;
+    },
+    killWorker: async () => {
+      await worker.kill();
+      worker = await startWorkerProcess(env);
+    },
+    progress,
+    phase: async (phase, ms = 60_000) => {
+      const answer = await eventually(
+        async () => ((await describe()) === 'RUNNING' ? progress() : handle.result().then(() => progress())),
+        (p) => p.databases.length > 0 && p.databases.every((d) => d.phase === phase),
+        ms,
+      );
+      return answer;
+    },
+    pending: async (database, activity) => {
+      const child = client.workflow.getHandle(`${id}/${database}`);
+      await eventually(
+        async () => {
+          const description = await child.describe().catch(() => null);
+          return (description?.raw.pendingActivities ?? []).map(
+            (pending) => `${pending.activityType?.name ?? ''} ${pending.lastStartedTime ? 'started' : 'scheduled'}`,
+          );
+        },
+        (names) => names.includes(`${activity} started`),
+        60_000,
+      );
+    },
+    signalStop: () => handle.signal('stopReplication', { reason: 'test' }),
+    report: () => handle.result() as Promise<ClusterReport>,
+    close: async () => {
+      if ((await describe()) === 'RUNNING') {
+        await handle.cancel();
+        await handle.result().catch(() => undefined);
+      }
+      await worker.stop();
+      await connection.close();
+    },
+  };
+}
+
+/** Fails with each difference, when one side has something that the other has not. */
+export async function expectEqual(source: PostgresAccess, target: PostgresAccess, databases: string[]): Promise<void> {
+  for (const database of databases) {
+    const { differences, rows } = await compareDatabases(database, source.uri(database), target.uri(database));
+    expect(differences).toEqual([]);
+    expect(rows).toBeGreaterThan(0);
+  }
+}
+
+/** Whatever of ours is still on either server: empty after every end of a migration. */
+export async function leftovers(
+  source: PostgresAccess,
+  target: PostgresAccess,
+  databases: string[],
+): Promise<string[]> {
+  const found: string[] = [];
+  const look = async (server: PostgresAccess, database: string, what: string, sql: string): Promise<void> => {
+    const names = (await server.psql(database, sql)).trim();
+    if (names !== '') found.push(`${server === source ? 'source' : 'target'} ${database}: ${what} ${names}`);
+  };
+  for (const server of [source, target]) {
+    const existing = (await server.psql('postgres', 'SELECT datname FROM pg_database')).split('\n');
+    for (const database of databases.filter((database) => existing.includes(database))) {
+      await look(server, database, 'publication', `SELECT pubname FROM pg_publication WHERE pubname LIKE 'pgtransit%'`);
+      await look(server, database, 'schema', `SELECT nspname FROM pg_namespace WHERE nspname LIKE 'pgtransit%'`);
+      await look(
+        server,
+        database,
+        'subscription',
+        `SELECT subname FROM pg_subscription WHERE subname LIKE 'pgtransit%'`,
+      );
+      const quoted = `'${database.replaceAll("'", "''")}'`;
+      await look(
+        server,
+        'postgres',
+        'slot',
+        `SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'pgtransit%' AND database = ${quoted}`,
+      );
+      await look(
+        server,
+        'postgres',
+        'session',
+        `SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'pgtransit\\_%\\_%' AND application_name !~ '_control$' AND datname = ${quoted}`,
+      );
+    }
+  }
+  return found;
+}

@@ -1,0 +1,107 @@
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { createDatabaseActivities } from '../../activities/database.ts';
+import { createFinishActivities } from '../../activities/finish.ts';
+import { createSchemaActivities } from '../../activities/schema.ts';
+import type { ActivityDeps } from '../../activities/context.ts';
+import { readIdentity } from '../../activities/context.ts';
+import type { Migration } from '../../src/domain/migration.ts';
+import { parsePlan } from '../../src/domain/plan.ts';
+import type { Session } from '../../src/postgres/connection.ts';
+import { connect } from '../../src/postgres/connection.ts';
+import { parseConnInfo } from '../../src/postgres/conninfo.ts';
+import { runActivity } from './copy-fixture.ts';
+import type { PostgresAccess } from './postgres-access.ts';
+import { cleanEnv } from './postgres-access.ts';
+import { runProgram } from './run-program.ts';
+import { createDatabase, dropDatabase, useServer } from './servers.ts';
+
+export interface SchemaFixtureOptions {
+  source?: number;
+  target?: number;
+  /** SQL for the source. */
+  sql?: string;
+  method?: Migration['method'];
+  /** As somebody would write it. */
+  plan?: unknown;
+}
+
+/** A database on one server that waits to be brought to another, and the steps that do it. */
+export interface SchemaFixture {
+  m: Migration;
+  deps: ActivityDeps;
+  from: PostgresAccess;
+  to: PostgresAccess;
+  open(server: 'source' | 'target'): Promise<Session>;
+  createDatabase(m?: Migration): Promise<{ created: boolean }>;
+  copySchema(m?: Migration): Promise<{ entries: number }>;
+  restoreConstraints(): Promise<void>;
+  refreshMaterializedViews(): Promise<{ refreshed: number }>;
+  readReport(): Promise<{ tables: number; rows: number; bytes: number; warnings: string[] }>;
+  finish(): Promise<{ warnings: string[] }>;
+  close(): Promise<void>;
+}
+
+export const fixtureSql = (name: string): Promise<string> =>
+  readFile(path.join(import.meta.dirname, 'fixtures', `${name}.sql`), 'utf8');
+
+export async function schemaFixture(options: SchemaFixtureOptions = {}): Promise<SchemaFixture> {
+  const [from, to] = await Promise.all([useServer(options.source ?? 17), useServer(options.target ?? 18)]);
+  const { name } = await createDatabase(from.uri());
+  if (options.sql !== undefined) await from.psql(name, options.sql);
+  const access = { source: from, target: to };
+  const endpoint: ActivityDeps['endpoint'] = (_reference, server) => ({
+    server,
+    info: parseConnInfo(access[server].uri(), 'the test'),
+  });
+  const deps = { endpoint, searchAttributes: false };
+  const sessions: Session[] = [];
+  const open = async (server: 'source' | 'target', database = name): Promise<Session> => {
+    const session = await connect(endpoint('', server), { applicationName: 'test', database });
+    sessions.push(session);
+    return session;
+  };
+  const [left, right] = [
+    await readIdentity(await open('source')),
+    await readIdentity(await open('target', 'postgres')),
+  ];
+  const m: Migration = {
+    id: '0123456789ab',
+    workflowId: `test/${name}`,
+    database: name,
+    sourceOid: left.databaseOid,
+    method: options.method ?? 'schema-only',
+    plan: parsePlan(options.plan),
+    servers: { source: left, target: right },
+  };
+  const made = createDatabaseActivities(deps);
+  const schema = createSchemaActivities(deps);
+  const ending = createFinishActivities(deps);
+  return {
+    m,
+    deps,
+    from,
+    to,
+    open: (server) => open(server),
+    createDatabase: (other = m) => runActivity((x) => made.createDatabase(x), [other]),
+    copySchema: (other = m) => runActivity((x, g) => schema.copySchema(x, g), [other, 0] as [Migration, number]),
+    restoreConstraints: () => runActivity((x) => schema.restoreConstraints(x), [m]),
+    refreshMaterializedViews: () => runActivity((x) => schema.refreshMaterializedViews(x), [m]),
+    readReport: () => runActivity((x) => ending.readReport(x), [m]),
+    finish: () => runActivity((x) => ending.finish(x), [m]),
+    close: async () => {
+      await Promise.all(sessions.map((session) => session.close()));
+      await Promise.all([dropDatabase(from.uri(), name), dropDatabase(to.uri(), name)]);
+    },
+  };
+}
+
+/** What one and the same pg_dump says of a database: the schema, its settings, owners and grants. */
+export async function dumpedSchema(with_: PostgresAccess, server: PostgresAccess, database: string): Promise<string> {
+  const args = ['--schema-only', '--create', '-d', server.uri(database)];
+  const dump = await runProgram(path.join(with_.binDir, 'pg_dump'), args, { env: cleanEnv(with_.env) });
+  // Comments tell versions and times; \restrict carries a random word.
+  const text = dump.replaceAll(/^(--.*|\\(un)?restrict .*)\n/gm, '').replaceAll(/\n{2,}/g, '\n');
+  // Before 16 a view's columns were written with their tables.
+  return text.replaceAll(/\b(parent|z_first)\.(?=\w)|"between"\.(?=\w)/g, '');
+}
