@@ -18,7 +18,8 @@ const ident = (name: string): string => `"${name.replaceAll('"', '""')}"`;
 const SETTINGS = `SET extra_float_digits = 3; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; SET search_path = ''; SET row_security = off`;
 
 /**
- * Compares every row of every table and materialized view, and every sequence. It shares no code with the migration,
+ * Compares every row of every table, every sequence, and what each materialized view would hold after a refresh now:
+ * its rows are as old as its last refresh, which was another time on either side. It shares no code with the migration,
  * so that one mistake cannot hide another. Order does not matter: the sum of a 64-bit hash of each row's text.
  */
 export async function compareDatabases(database: string, sourceUri: string, targetUri: string): Promise<Comparison> {
@@ -58,9 +59,15 @@ async function digests(client: pg.Client): Promise<Map<string, Digest>> {
     const relation = `${ident(schema)}.${ident(name)}`;
     const columns = kind === 'S' ? '(t.last_value, t.is_called)::text' : 't::text';
     const { rows } = await client.query<Digest>(
-      `SELECT count(*)::text AS rows, coalesce(sum(hashtextextended(${columns}, 0)), 0)::text AS sum FROM ONLY ${relation} t`,
+      `SELECT count(*)::text AS rows, coalesce(sum(hashtextextended(${columns}, 0)), 0)::text AS sum
+         FROM ${kind === 'm' ? `(${await definition(client, relation)})` : `ONLY ${relation}`} t`,
     );
     if (rows[0] !== undefined) found.set(relation, rows[0]);
   }
   return found;
+}
+
+async function definition(client: pg.Client, relation: string): Promise<string> {
+  const { rows } = await client.query<{ query: string }>('SELECT pg_get_viewdef($1::regclass) AS query', [relation]);
+  return (rows[0]?.query ?? '').replace(/;\s*$/, '');
 }

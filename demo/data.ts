@@ -19,9 +19,9 @@ INSERT INTO orders (customer, placed, state, note)
 CREATE INDEX ON orders (customer);
 CREATE INDEX ON orders (state) WHERE state <> 'paid';
 ALTER TABLE orders ADD FOREIGN KEY (customer) REFERENCES customers;
-CREATE TABLE items (id bigserial PRIMARY KEY, number bigint NOT NULL, placed timestamptz NOT NULL, product int NOT NULL REFERENCES products, quantity int NOT NULL,
-  FOREIGN KEY (number, placed) REFERENCES orders (number, placed) ON DELETE CASCADE);
+CREATE TABLE items (id bigserial PRIMARY KEY, number bigint NOT NULL, placed timestamptz NOT NULL, product int NOT NULL, quantity int NOT NULL);
 INSERT INTO items (number, placed, product, quantity) SELECT number, placed, 1 + number % 5000, 1 + number % 9 FROM orders;
+ALTER TABLE items ADD FOREIGN KEY (product) REFERENCES products, ADD FOREIGN KEY (number, placed) REFERENCES orders (number, placed) ON DELETE CASCADE;
 CREATE INDEX ON items (product);
 CREATE TABLE audit (id bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), product int, old_stock int, new_stock int);
 CREATE FUNCTION audit_stock() RETURNS trigger LANGUAGE plpgsql AS $$

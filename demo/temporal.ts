@@ -46,19 +46,15 @@ export class TemporalCli {
 
   /** Null while no worker has taken the workflow up yet. */
   async progress(workflowId: string): Promise<ClusterProgress | null> {
-    const answer = JSON.parse(
+    const answer = parseAnswer(
       await this.#quiet(['workflow', 'query', '-w', workflowId, '--type', 'progress', '-o', 'json']),
-    ) as { queryResult: [ClusterProgress | null] | null };
-    const progress = answer.queryResult?.[0] ?? null;
-    // The CLI prints an empty list as null.
-    return progress === null
-      ? null
-      : { ...progress, databases: (progress.databases as typeof progress.databases | null) ?? [] };
+    ) as { queryResult?: ClusterProgress[] };
+    return answer.queryResult?.[0] ?? null;
   }
 
   /** Waits for the end. The report, also when it comes in the details of a failure. */
   async result(workflowId: string): Promise<{ report: ClusterReport | null; failure: string | null }> {
-    const answer = JSON.parse(await this.#quiet(['workflow', 'result', '-w', workflowId, '-o', 'json'])) as {
+    const answer = parseAnswer(await this.#quiet(['workflow', 'result', '-w', workflowId, '-o', 'json'])) as {
       status: string;
       result?: ClusterReport;
       closeEvent?: { workflowExecutionFailedEventAttributes?: { failure?: { message?: string } } };
@@ -87,5 +83,11 @@ export class TemporalCli {
     }
   }
 }
+
+/** The CLI prints an empty list as null; we have no null where a list may be, but for the fields named here. */
+const parseAnswer = (text: string): unknown =>
+  JSON.parse(text, (key, value: unknown) =>
+    value === null && ['databases', 'warnings', 'roles', 'queryResult'].includes(key) ? [] : value,
+  );
 
 const shellWord = (word: string): string => (/^[\w./:=-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
