@@ -31,13 +31,17 @@ export interface Table {
 const TABLES = `
 WITH RECURSIVE
 -- Enums and reg* types hash by OID, and so does what is made of them.
+made_of(part, whole) AS MATERIALIZED (
+  SELECT t.typbasetype, t.oid FROM pg_type t WHERE t.typbasetype <> 0
+  UNION ALL SELECT t.typelem, t.oid FROM pg_type t WHERE t.typelem <> 0
+  UNION ALL SELECT r.rngsubtype, r.rngtypid FROM pg_range r
+  UNION ALL SELECT a.atttypid, c.reltype FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    WHERE a.attnum > 0 AND c.reltype <> 0 AND c.oid >= 16384
+),
 by_oid(oid) AS (
   SELECT t.oid FROM pg_type t WHERE t.typtype = 'e' OR t.typname LIKE 'reg%' AND t.typnamespace = 'pg_catalog'::regnamespace
   UNION
-  SELECT t.oid FROM by_oid b JOIN pg_type t
-    ON t.typbasetype = b.oid OR t.typelem = b.oid
-    OR t.oid IN (SELECT r.rngtypid FROM pg_range r WHERE r.rngsubtype = b.oid)
-    OR t.typrelid <> 0 AND t.typrelid IN (SELECT a.attrelid FROM pg_attribute a WHERE a.atttypid = b.oid AND a.attnum > 0)
+  SELECT m.whole FROM by_oid b JOIN made_of m ON m.part = b.oid
 ),
 hash_by_oid AS (
   SELECT p.partrelid FROM pg_partitioned_table p

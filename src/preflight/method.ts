@@ -1,5 +1,4 @@
 import type { Finding } from '../domain/finding.ts';
-import { describeFinding } from '../domain/finding.ts';
 import type { Method } from '../domain/plan.ts';
 import { displayName } from '../postgres/identifier.ts';
 import type { Table } from '../postgres/scope.ts';
@@ -28,9 +27,9 @@ export function decide(database: string, obstacles: readonly Finding[], tables: 
   const [first] = known;
   if (first === undefined)
     return { method: 'replication', reason: 'Nothing is in the way of replication.', findings: [...obstacles] };
-  const reason = `Replication is not possible: ${describeFinding({ ...first, remedy: null })}${
-    known.length > 1 ? ` And ${known.length - 1} more such findings.` : ''
-  }`;
+  const object = first.object === null ? '' : `${first.object}: `;
+  const more = known.length > 1 ? ` (and ${known.length - 1} more findings)` : '';
+  const reason = `Replication is not possible${more}. ${object}${first.message}`;
   return {
     method: 'dump',
     reason,

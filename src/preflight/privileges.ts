@@ -201,18 +201,21 @@ export async function forcedRowSecurity({ source, target, tables }: DatabaseCont
 }
 
 export async function tableOwner({ source, tables }: DatabaseContext): Promise<Seen[]> {
-  const rows = await source.query<Named & { owner: string }>(
-    `SELECT n.nspname AS schema, c.relname AS name, pg_get_userbyid(c.relowner) AS owner
-       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  const rows = await source.query<Named & { owner: string; superuser: boolean }>(
+    `SELECT n.nspname AS schema, c.relname AS name, r.rolname AS owner, r.rolsuper AS superuser
+       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles r ON r.oid = c.relowner
       WHERE c.oid = ANY ($1::oid[]) AND NOT pg_has_role(c.relowner, 'USAGE') ORDER BY 1, 2`,
     [tables.filter(isPublished).map(({ oid }) => oid)],
   );
   if (rows.length === 0) return [];
-  const name = await me(source);
-  return rows.map((row) => ({
-    object: displayName(row.schema, row.name),
-    message: `The table belongs to ${quoteIdent(row.owner)}, and only its owner may publish it.`,
-    remedy: `GRANT ${quoteIdent(row.owner)} TO ${name};`,
+  const role = await me(source);
+  return rows.map(({ schema, name, owner, superuser }) => ({
+    object: displayName(schema, name),
+    message: `The table belongs to ${quoteIdent(owner)}, and only its owner may publish it.`,
+    // Membership in a superuser is more than anybody should get for this.
+    remedy: superuser
+      ? `ALTER TABLE ${quoteName(schema, name)} OWNER TO ${role};`
+      : `GRANT ${quoteIdent(owner)} TO ${role};`,
   }));
 }
 

@@ -1,8 +1,9 @@
 import { MockActivityEnvironment } from '@temporalio/testing';
+import pg from 'pg';
 import type { ActivityDeps } from '../../activities/context.ts';
 import { createInspectActivities } from '../../activities/inspect.ts';
 import type { Finding } from '../../src/domain/finding.ts';
-import type { ClusterInspection, DatabaseInspection, Migration } from '../../src/domain/migration.ts';
+import type { ClusterInspection, DatabaseInspection, Migration, PinnedServers } from '../../src/domain/migration.ts';
 import { parsePlan } from '../../src/domain/plan.ts';
 import { resolveReference } from '../../src/postgres/conninfo.ts';
 
@@ -30,13 +31,32 @@ export function inspectCluster(servers: Servers, input: PlanInput = {}): Promise
   return new MockActivityEnvironment().run(step, { plan: planOf(input) });
 }
 
+const pinned = new Map<string, Promise<PinnedServers>>();
+
+/** The identities of two servers, read once. */
+function pin(servers: Servers): Promise<PinnedServers> {
+  const key = JSON.stringify(servers);
+  const known = pinned.get(key) ?? inspectCluster(servers).then((inspection) => inspection.servers);
+  pinned.set(key, known);
+  return known;
+}
+
+async function oidOf(uri: string, database: string): Promise<number> {
+  const client = new pg.Client({ connectionString: uri });
+  await client.connect();
+  try {
+    const { rows } = await client.query<{ oid: number }>('SELECT oid FROM pg_database WHERE datname = $1', [database]);
+    return rows[0]?.oid ?? 0;
+  } finally {
+    await client.end();
+  }
+}
+
 export async function migrationOf(servers: Servers, database: string, input: PlanInput = {}): Promise<Migration> {
-  const inspected = await inspectCluster(servers, { ...input, databases: { include: [database] } });
-  const sourceOid = inspected.databases[0]?.sourceOid;
-  if (sourceOid === undefined) throw new Error(`The source has no database ${database}.`);
   const plan = planOf(input);
   const method = plan.method === 'auto' ? 'replication' : plan.method;
-  return { id: '0123456789ab', workflowId: 'test/x', database, sourceOid, method, plan, servers: inspected.servers };
+  const sourceOid = await oidOf(servers.source, database);
+  return { id: '0123456789ab', workflowId: 'test/x', database, sourceOid, method, plan, servers: await pin(servers) };
 }
 
 export async function inspectDatabase(
@@ -44,9 +64,9 @@ export async function inspectDatabase(
   database: string,
   input: PlanInput = {},
 ): Promise<DatabaseInspection> {
-  const { plan, sourceOid, servers: pinned } = await migrationOf(servers, database, input);
+  const { plan, sourceOid, servers: identities } = await migrationOf(servers, database, input);
   const step = activities(servers).inspectDatabase;
-  return new MockActivityEnvironment().run(step, { plan, servers: pinned, database, sourceOid });
+  return new MockActivityEnvironment().run(step, { plan, servers: identities, database, sourceOid });
 }
 
 export const recheck = (servers: Servers, m: Migration): Promise<void> =>
