@@ -4,7 +4,7 @@ import type { LaneProgress } from '../src/domain/migration.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { relayCopies } from '../src/postgres/copy-stream.ts';
 import { holdOpenGeneration } from '../src/postgres/generation.ts';
-import { lockAsSeen, underSnapshot } from '../src/postgres/import-snapshot.ts';
+import { LOCK_NOT_AVAILABLE, lockAsSeen, underSnapshot } from '../src/postgres/import-snapshot.ts';
 import { toMigrationError } from '../src/postgres/sqlstate.ts';
 import { copyOf } from '../src/postgres/table-copy.ts';
 import { finishTables } from '../src/postgres/table-finish.ts';
@@ -12,11 +12,13 @@ import type { CopyUnit, Cursor } from '../src/postgres/unit.ts';
 import { claimCopyUnits, findUnfinished, finishIndexUnits, finishUnits } from '../src/postgres/unit.ts';
 import { nextPoll } from './context.ts';
 
-/** What a batch gets when it gives way to the application's lock. */
-const LOCK_NOT_AVAILABLE = '55P03';
-
 /** Copies until no unit of the generation is unfinished: claimed by others is not done, so it waits for those too. */
-export async function runCopyLane(source: Session, target: Session, generation: number, progress: LaneProgress): Promise<void> {
+export async function runCopyLane(
+  source: Session,
+  target: Session,
+  generation: number,
+  progress: LaneProgress,
+): Promise<void> {
   let cursor: Cursor | null = null;
   for (;;) {
     const last: Cursor | undefined = await copyNext(source, target, generation, cursor, progress);
@@ -51,7 +53,8 @@ async function copyNext(
     progress.tables += units.filter(({ firstPage }) => (firstPage ?? 0) === 0).length;
   } catch (error) {
     progress.bytes = bytes;
-    if (!(error instanceof MigrationError) || error.details.sqlstate !== LOCK_NOT_AVAILABLE || source.closed) throw error;
+    if (!(error instanceof MigrationError) || error.details.sqlstate !== LOCK_NOT_AVAILABLE || source.closed)
+      throw error;
     await nextPoll();
   } finally {
     progress.current = null;
@@ -75,15 +78,26 @@ async function copyUnits(
     underSnapshot(source, snapshot, async () => {
       // Waiting for one lock while holding others could deadlock with the application, so a batch gives way.
       if (units.length > 1) await source.query(`SET LOCAL lock_timeout = ${LIMITS.batchLockTimeoutMs}`);
-      await lockAsSeen(source, units.map(({ relation, schema, name }) => ({ oid: relation, schema, name })));
+      await lockAsSeen(
+        source,
+        units.map(({ relation, schema, name }) => ({ oid: relation, schema, name })),
+      );
       return relayCopies(source, target, units.map(copyOf), (bytes) => (progress.bytes += bytes));
     }),
   );
   const tiny = units.filter((unit) => unit.tiny);
   if (tiny.length > 0) await finishTables(target, tiny, true);
   const seconds = (performance.now() - began) / 1000 / units.length;
-  await finishUnits(target, units.map(({ id }, index) => ({ id, rows: rows[index] ?? 0 })), seconds);
-  if (tiny.length > 0) await finishIndexUnits(target, tiny.map(({ relation }) => relation));
+  await finishUnits(
+    target,
+    units.map(({ id }, index) => ({ id, rows: rows[index] ?? 0 })),
+    seconds,
+  );
+  if (tiny.length > 0)
+    await finishIndexUnits(
+      target,
+      tiny.map(({ relation }) => relation),
+    );
   progress.rows += rows.reduce((sum, count) => sum + count, 0);
 }
 
@@ -91,6 +105,11 @@ async function onSource<T>(label: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    throw toMigrationError(error, { server: 'source', doing: `copying ${label}`, object: label, otherwise: 'CopyFailed' });
+    throw toMigrationError(error, {
+      server: 'source',
+      doing: `copying ${label}`,
+      object: label,
+      otherwise: 'CopyFailed',
+    });
   }
 }

@@ -51,7 +51,9 @@ export function createCopyActivities(deps: ActivityDeps, sizes: CopySizes = LIMI
           await writeCopyPlan(target, generation, tables.relations, planUnits(tables.relations, sizes));
           const split = tables.relations.filter((relation) => relation.split);
           if (split.length > 0)
-            await target.query(`TRUNCATE ${split.map(({ schema, name }) => `ONLY ${quoteName(schema, name)}`).join(', ')}`);
+            await target.query(
+              `TRUNCATE ${split.map(({ schema, name }) => `ONLY ${quoteName(schema, name)}`).join(', ')}`,
+            );
           if (m.method === 'replication') await warnOfUnlogged(target, tables.found);
           await recordEvent(target, planned(generation), `Planned the copy of ${tables.relations.length} tables.`);
         });
@@ -127,7 +129,10 @@ async function requireComplete(target: Session, generation: number): Promise<voi
   if (!['open', 'sealed', 'streaming'].includes(state))
     throw new MigrationError('NotComplete', `Generation ${generation} cannot be sealed: it is ${state}.`);
   if (!(await isPlanned(target, generation)))
-    throw new MigrationError('NotComplete', `The copy of generation ${generation} was never planned, so nothing was copied.`);
+    throw new MigrationError(
+      'NotComplete',
+      `The copy of generation ${generation} was never planned, so nothing was copied.`,
+    );
   const unfinished = await findUnfinished(target, generation, ['copy', 'index', 'key']);
   const entries = await target.query<{ label: string }>(
     `SELECT e.label FROM ${LEDGER_SCHEMA}.entry e JOIN ${LEDGER_SCHEMA}.relation r ON r.oid = e.relation

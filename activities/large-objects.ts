@@ -5,7 +5,13 @@ import type { Migration } from '../src/domain/migration.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { holdOpenGeneration } from '../src/postgres/generation.ts';
 import { underSnapshot } from '../src/postgres/import-snapshot.ts';
-import { attributesOf, copyContents, listLargeObjects, readLargeObjects, readLengths } from '../src/postgres/large-object.ts';
+import {
+  attributesOf,
+  copyContents,
+  listLargeObjects,
+  readLargeObjects,
+  readLengths,
+} from '../src/postgres/large-object.ts';
 import { recordEvent, recordWarning } from '../src/postgres/ledger.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating, withSession } from './context.ts';
@@ -42,8 +48,15 @@ export function createLargeObjectActivities(deps: ActivityDeps) {
   };
 }
 
-async function copyMissing(source: Session, target: Session, generation: number, progress: LargeObjectProgress): Promise<void> {
-  const roles = new Set((await target.query<{ rolname: string }>('SELECT rolname FROM pg_roles')).map(({ rolname }) => rolname));
+async function copyMissing(
+  source: Session,
+  target: Session,
+  generation: number,
+  progress: LargeObjectProgress,
+): Promise<void> {
+  const roles = new Set(
+    (await target.query<{ rolname: string }>('SELECT rolname FROM pg_roles')).map(({ rolname }) => rolname),
+  );
   const snapshot = await target.transaction(() => holdOpenGeneration(target, generation));
   await underSnapshot(source, snapshot, async () => {
     const wanted = await listLargeObjects(source);

@@ -4,11 +4,11 @@ import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { displayName } from '../src/postgres/identifier.ts';
-import { findChanged, underSnapshot } from '../src/postgres/import-snapshot.ts';
 import { recordWarning } from '../src/postgres/ledger.ts';
 import type { HashMethod, RowHash, RowSet } from '../src/postgres/row-hash.ts';
 import { chooseHashMethod, hashRows, pageRanges } from '../src/postgres/row-hash.ts';
-import { toMigrationError } from '../src/postgres/sqlstate.ts';
+import { LOCK_NOT_AVAILABLE, findChanged, underSnapshot } from '../src/postgres/import-snapshot.ts';
+import { sqlstateOf, toMigrationError } from '../src/postgres/sqlstate.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating, withSession } from './context.ts';
 import { openLaneSource, openLaneTarget } from './lane-sessions.ts';
@@ -39,7 +39,8 @@ interface Group {
 interface Task {
   group: Group;
   set: RowSet;
-  oid: number | null;
+  /** Of the table on the source; on the target it does not matter. */
+  oid: number;
 }
 
 export function createVerifyActivities(deps: ActivityDeps) {
@@ -60,28 +61,29 @@ export function createVerifyActivities(deps: ActivityDeps) {
             const method = await withSession(openLaneSource(deps, m, 'copy'), 'verifying the copy', (source) =>
               chooseHashMethod(source, target),
             );
-            const settings = method.shortFloats ? 'SET extra_float_digits = 0' : 'SELECT';
-            const onSource = async (tasks: Task[]) =>
-              withSession(openLaneSource(deps, m, 'copy'), 'verifying the copy', async (session) => {
-                await session.query(settings);
-                for (let task = tasks.pop(); task !== undefined; task = tasks.pop()) {
-                  const next = task;
-                  progress.current = next.group.label;
-                  await named(session, next, () => underSnapshot(session, snapshot, () => hashOnSource(session, next, method)));
+            const work = (session: Session, tasks: Task[], hash: (batch: Task[]) => Promise<void>) =>
+              withSession(Promise.resolve(session), 'verifying the copy', async () => {
+                if (method.shortFloats) await session.query('SET extra_float_digits = 0');
+                for (let batch = nextBatch(tasks); batch.length > 0; batch = nextBatch(tasks)) {
+                  progress.current = batch[0]?.group.label ?? null;
+                  await named(session, batch, () => hash(batch));
                 }
               });
-            const onTarget = async (tasks: Task[]) =>
-              withSession(openLaneTarget(deps, m, 'copy'), 'verifying the copy', async (session) => {
-                await session.query(settings);
-                for (let task = tasks.pop(); task !== undefined; task = tasks.pop()) {
-                  const next = task;
-                  const hash = await named(session, next, () => hashRows(session, next.set, method));
-                  add(next.group.target, hash);
-                  progress.rows += hash.rows;
-                }
+            const onSource = async (tasks: Task[]) => {
+              const session = await openLaneSource(deps, m, 'copy');
+              await work(session, tasks, (batch) => hashOnSource(session, snapshot, batch, method));
+            };
+            const onTarget = async (tasks: Task[]) => {
+              const session = await openLaneTarget(deps, m, 'copy');
+              await work(session, tasks, async (batch) => {
+                progress.rows += await hashBatch(session, batch, 'target', method);
               });
+            };
             const [left, right] = [sourceTasks(groups, m.servers.source.version), await targetTasks(target, groups)];
-            const sessions = Array.from({ length: LIMITS.verifySessions }, () => [onSource(left), onTarget(right)]).flat();
+            const sessions = Array.from({ length: LIMITS.verifySessions }, () => [
+              onSource(left),
+              onTarget(right),
+            ]).flat();
             await allOrFirstFailure(sessions, () => (left.length = right.length = 0));
             return await compare(target, groups, began);
           }),
@@ -129,14 +131,21 @@ async function readGroups(target: Session, generation: number): Promise<Group[]>
 
 /** Pages of about one chunk's bytes, so that two sessions can share a big table. */
 const rangeOf = (bytes: number, pages: number): number =>
-  bytes <= LIMITS.splitTableBytes ? Number.MAX_SAFE_INTEGER : Math.max(1, Math.ceil((pages * LIMITS.chunkBytes) / bytes));
+  bytes <= LIMITS.splitTableBytes
+    ? Number.MAX_SAFE_INTEGER
+    : Math.max(1, Math.ceil((pages * LIMITS.chunkBytes) / bytes));
 
 /** Smallest first, since tasks are taken from the end. */
 const sourceTasks = (groups: readonly Group[], version: number): Task[] =>
   groups.flatMap((group) =>
     group.members.flatMap(({ oid, schema, name, pages }) => {
-      const ranges = group.condition === '' ? pageRanges(version, pages, rangeOf(group.bytes, pages)) : [group.condition];
-      return ranges.map((filter) => ({ group, oid, set: { schema, name, descend: false, columns: group.columns, filter } }));
+      const ranges =
+        group.condition === '' ? pageRanges(version, pages, rangeOf(group.bytes, pages)) : [group.condition];
+      return ranges.map((filter) => ({
+        group,
+        oid,
+        set: { schema, name, descend: false, columns: group.columns, filter },
+      }));
     }),
   );
 
@@ -152,28 +161,76 @@ async function targetTasks(target: Session, groups: readonly Group[]): Promise<T
   const pages = new Map(sizes.map((row) => [displayName(row.schema, row.name), row.pages]));
   return groups.flatMap((group) => {
     const own = pages.get(group.label) ?? 0;
-    const ranges = group.condition === '' ? pageRanges(target.version, own, rangeOf(group.bytes, own)) : [group.condition];
+    const ranges =
+      group.condition === '' ? pageRanges(target.version, own, rangeOf(group.bytes, own)) : [group.condition];
     const { schema, name, columns } = group;
-    return ranges.map((filter) => ({ group, oid: null, set: { schema, name, descend: columns !== null, columns, filter } }));
+    return ranges.map((filter) => ({
+      group,
+      oid: 0,
+      set: { schema, name, descend: columns !== null, columns, filter },
+    }));
   });
 }
 
-async function hashOnSource(session: Session, { group, set, oid }: Task, method: HashMethod): Promise<void> {
-  if (oid === null || group.unreadable) return;
-  if ((await findChanged(session, [{ oid, schema: set.schema, name: set.name }])).length > 0) group.unreadable = true;
-  else add(group.source, await hashRows(session, set, method));
+/** The biggest that is left, or many tiny ones, which go in one round trip. */
+function nextBatch(tasks: Task[]): Task[] {
+  const isTiny = (task: Task | undefined) => task !== undefined && task.group.bytes < LIMITS.tinyTableBytes;
+  const most = isTiny(tasks.at(-1)) ? LIMITS.tinyTablesPerBatch : 1;
+  return tasks.splice(Math.max(tasks.length - most, 0));
 }
 
-function add(to: RowHash, part: RowHash): void {
-  to.rows += part.rows;
-  to.sum += part.sum;
+/** @returns rows */
+async function hashBatch(
+  session: Session,
+  batch: readonly Task[],
+  side: 'source' | 'target',
+  method: HashMethod,
+): Promise<number> {
+  const hashes = await hashRows(
+    session,
+    batch.map(({ set }) => set),
+    method,
+  );
+  let rows = 0;
+  for (const [index, { group }] of batch.entries()) {
+    const part = hashes[index] ?? { rows: 0, sum: 0n };
+    group[side].rows += part.rows;
+    group[side].sum += part.sum;
+    rows += part.rows;
+  }
+  return rows;
 }
 
-async function named<T>(session: Session, { group }: Task, work: () => Promise<T>): Promise<T> {
+async function hashOnSource(
+  session: Session,
+  snapshot: string,
+  batch: readonly Task[],
+  method: HashMethod,
+): Promise<void> {
+  const readable = await underSnapshot(session, snapshot, async () => {
+    const tables = batch.map(({ oid, set }) => ({ oid, schema: set.schema, name: set.name }));
+    if (batch.length > 1) await session.query(`SET LOCAL lock_timeout = ${LIMITS.batchLockTimeoutMs}`);
+    if ((await findChanged(session, tables)).length > 0) return false;
+    await hashBatch(session, batch, 'source', method);
+    return true;
+  }).catch((error: unknown) => {
+    // Somebody of the application holds one of many; one at a time can wait for it without holding others.
+    if (batch.length > 1 && sqlstateOf(error) === LOCK_NOT_AVAILABLE) return false;
+    throw error;
+  });
+  if (readable) return;
+  const [only] = batch;
+  if (batch.length === 1 && only !== undefined) only.group.unreadable = true;
+  else for (const task of batch) await hashOnSource(session, snapshot, [task], method);
+}
+
+async function named<T>(session: Session, batch: readonly Task[], work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    throw toMigrationError(error, { server: session.endpoint.server, doing: `verifying ${group.label}`, object: group.label });
+    const label = batch[0]?.group.label ?? '';
+    const doing = `verifying ${label}${batch.length > 1 ? ` and ${batch.length - 1} more` : ''}`;
+    throw toMigrationError(error, { server: session.endpoint.server, doing, object: label });
   }
 }
 
@@ -181,7 +238,11 @@ async function compare(target: Session, groups: readonly Group[], began: number)
   const readable = groups.filter((group) => !group.unreadable);
   const skipped = groups.filter((group) => group.unreadable).map(({ label }) => label);
   if (skipped.length > 0)
-    await recordWarning(target, 'verifyCopied', `Not compared, because rewritten on the source after they were copied: ${some(skipped)}.`);
+    await recordWarning(
+      target,
+      'verifyCopied',
+      `Not compared, because rewritten on the source after they were copied: ${some(skipped)}.`,
+    );
   const differing = readable.filter(({ source, target }) => source.rows !== target.rows || source.sum !== target.sum);
   if (differing.length > 0)
     throw new MigrationError('RowsDiffer', `These tables differ: ${some(differing.map(describe))}.`, {

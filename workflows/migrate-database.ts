@@ -73,7 +73,11 @@ async function migrate(run: DatabaseRun): Promise<DatabaseReport> {
   const written = await run.attempt('readReport', `${database}: read what was done, for the report`, m);
   if (m.method === 'replication')
     await run.attempt('dropReplication', `${database}: drop subscription, slot and publication`, m);
-  await run.attempt('finish', `${database}: analyze, drop the bookkeeping, restore database settings`, m);
+  const finished = await run.attempt(
+    'finish',
+    `${database}: analyze, drop the bookkeeping, restore database settings`,
+    m,
+  );
   run.compensations.clear();
 
   const { tables = 0, rows = 0, bytes = 0, warnings = [] } = written ?? {};
@@ -87,7 +91,7 @@ async function migrate(run: DatabaseRun): Promise<DatabaseReport> {
     bytes,
     seconds: {},
     walAfterMarkBytes,
-    warnings: [...warnings, ...run.warnings],
+    warnings: [...warnings, ...(finished?.warnings ?? []), ...run.warnings],
   });
 }
 

@@ -88,7 +88,10 @@ export async function planRelations(
   replication: boolean,
   sizes: CopySizes,
 ): Promise<PlannedRelation[]> {
-  const columns = await readColumns(source, tables.map(({ oid }) => oid));
+  const columns = await readColumns(
+    source,
+    tables.map(({ oid }) => oid),
+  );
   const types = await readColumnTypes(source, [...new Set([...columns.values()].flat().map(({ type }) => type))]);
   const toOlder = Math.floor(targetVersion / 10_000) < Math.floor(source.version / 10_000);
   return tables.map((table) => {
@@ -104,14 +107,19 @@ export async function planRelations(
       target_schema: route?.schema ?? table.schema,
       target_name: route?.name ?? table.name,
       columns: own.map(({ name }) => name),
-      format: !toOlder && own.every(({ type }) => isBinaryStable(type, types)) ? ('binary' as const) : ('text' as const),
+      format:
+        !toOlder && own.every(({ type }) => isBinaryStable(type, types)) ? ('binary' as const) : ('text' as const),
       condition,
       published: replication && table.persistence === 'p' && !table.extension,
       bytes: table.bytes,
       pages: table.pages,
       tiny: route === null && table.bytes < sizes.tinyTableBytes,
       // The planner finds a range of ctids without reading the whole table since 14.
-      split: plain && source.version >= 140000 && table.bytes > sizes.splitTableBytes && pagesPerChunk(table, sizes) < table.pages,
+      split:
+        plain &&
+        source.version >= 140000 &&
+        table.bytes > sizes.splitTableBytes &&
+        pagesPerChunk(table, sizes) < table.pages,
     };
   });
 }
@@ -178,7 +186,11 @@ export async function writeCopyPlan(
      SELECT $1, 'key', oid, label, bytes FROM unnest($2::bigint[], $3::text[], $4::bigint[]) AS k (oid, label, bytes)`,
     [
       generation,
-      ...transpose(relations.filter(({ tiny }) => !tiny).map(({ oid, schema, name, bytes }) => [oid, displayName(schema, name), bytes])),
+      ...transpose(
+        relations
+          .filter(({ tiny }) => !tiny)
+          .map(({ oid, schema, name, bytes }) => [oid, displayName(schema, name), bytes]),
+      ),
     ],
   );
 }

@@ -11,7 +11,11 @@ interface GenerationRow {
  * Reads a generation that must be open, and keeps it so until the transaction ends.
  * @throws MigrationError `SnapshotLost` when it is being closed or is not there.
  */
-export async function holdOpenGeneration(target: Session, generation: number, lock: 'SHARE' | 'UPDATE' = 'SHARE'): Promise<string> {
+export async function holdOpenGeneration(
+  target: Session,
+  generation: number,
+  lock: 'SHARE' | 'UPDATE' = 'SHARE',
+): Promise<string> {
   const [row] = await target.query<GenerationRow>(
     `SELECT state, snapshot FROM ${LEDGER_SCHEMA}.generation WHERE number = $1 FOR ${lock}`,
     [generation],

@@ -15,9 +15,13 @@ export async function underSnapshot<T>(source: Session, snapshot: string, work: 
       const context = { server: 'source', doing: 'importing the snapshot', otherwise: 'SnapshotLost' } as const;
       const failure = toMigrationError(error, context);
       if (failure.type !== 'SnapshotLost') throw failure;
-      throw new MigrationError('SnapshotLost', 'The snapshot is gone: the source was restarted, or the session that held it has ended.', {
-        sqlstate: failure.details.sqlstate,
-      });
+      throw new MigrationError(
+        'SnapshotLost',
+        'The snapshot is gone: the source was restarted, or the session that held it has ended.',
+        {
+          sqlstate: failure.details.sqlstate,
+        },
+      );
     }
     return work();
   }, 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
@@ -29,6 +33,9 @@ export interface SeenTable {
   schema: string;
   name: string;
 }
+
+/** SQLSTATE: what a batch gets when it gives way to a lock of the application. */
+export const LOCK_NOT_AVAILABLE = '55P03';
 
 /** SQLSTATE of a table or schema that is not there. */
 const UNDEFINED = new Set(['42P01', '3F000']);

@@ -11,7 +11,9 @@ export interface HashMethod {
 
 export async function chooseHashMethod(source: Session, target: Session): Promise<HashMethod> {
   const encodings = await Promise.all(
-    [source, target].map((session) => session.one<{ name: string }>(`SELECT current_setting('server_encoding') AS name`)),
+    [source, target].map((session) =>
+      session.one<{ name: string }>(`SELECT current_setting('server_encoding') AS name`),
+    ),
   );
   const oldest = Math.min(source.version, target.version);
   return { native: oldest >= 110000 && encodings[0]?.name === encodings[1]?.name, shortFloats: oldest < 120000 };
@@ -35,17 +37,21 @@ export interface RowHash {
   sum: bigint;
 }
 
-export async function hashRows(session: Session, set: RowSet, method: HashMethod): Promise<RowHash> {
+/** One answer for each set, in one round trip. */
+export async function hashRows(session: Session, sets: readonly RowSet[], method: HashMethod): Promise<RowHash[]> {
+  const queries = sets.map((set, index) => hashQuery(set, index, method));
+  const rows = await session.query<{ rows: number; sum: string }>(`${queries.join('\nUNION ALL ')} ORDER BY place`);
+  return rows.map((row) => ({ rows: row.rows, sum: BigInt(row.sum) }));
+}
+
+function hashQuery({ schema, name, descend, columns, filter }: RowSet, place: number, method: HashMethod): string {
   // `r.*` is the row, whatever its columns are called; `r` alone would be a column of that name.
-  const row = set.columns === null ? '(r.*)' : `ROW(${set.columns.map((name) => `r.${quoteIdent(name)}`).join(', ')})`;
+  const row = columns === null ? '(r.*)' : `ROW(${columns.map((column) => `r.${quoteIdent(column)}`).join(', ')})`;
   const hash = method.native
     ? `hashtextextended(${row}::text COLLATE "C", 0)`
     : `('x' || left(md5(convert_to(${row}::text, 'UTF8')), 16))::bit(64)::bigint`;
-  const result = await session.one<{ rows: number; sum: string }>(
-    `SELECT count(*)::float8 AS rows, coalesce(sum(${hash}), 0)::text AS sum
-       FROM ${set.descend ? '' : 'ONLY '}${quoteName(set.schema, set.name)} AS r ${set.filter}`,
-  );
-  return { rows: result.rows, sum: BigInt(result.sum) };
+  return `SELECT ${place} AS place, count(*)::float8 AS rows, coalesce(sum(${hash}), 0)::text AS sum
+    FROM ${descend ? '' : 'ONLY '}${quoteName(schema, name)} AS r ${filter}`;
 }
 
 /** Cuts a table into ranges of pages; one range without limits when it is small or the server is older than 14. */

@@ -19,7 +19,11 @@ const failed =
   };
 
 /** Builds one index and marks its entry, inside the caller's transaction. An entry that is already done is left alone. */
-export async function buildIndex(target: Session, position: number, table: { schema: string; name: string }): Promise<void> {
+export async function buildIndex(
+  target: Session,
+  position: number,
+  table: { schema: string; name: string },
+): Promise<void> {
   const steps = await target.query<EntryStep>(
     `SELECT position, label, sql FROM ${LEDGER_SCHEMA}.entry WHERE position = $1 AND state = 'todo' FOR UPDATE`,
     [position],

@@ -123,7 +123,11 @@ export async function finishIndexUnits(target: Session, relations: readonly numb
 export type UnitKind = 'copy' | 'index' | 'key';
 
 /** Some that are not done, for a message; empty when all are. Claimed ones count: only what is committed is done. */
-export async function findUnfinished(target: Session, generation: number, kinds: readonly UnitKind[]): Promise<string[]> {
+export async function findUnfinished(
+  target: Session,
+  generation: number,
+  kinds: readonly UnitKind[],
+): Promise<string[]> {
   const rows = await target.query<{ label: string }>(
     `SELECT label FROM ${LEDGER_SCHEMA}.unit
       WHERE generation = $1 AND state = 'todo' AND kind = ANY ($2) ORDER BY bytes DESC, id LIMIT ${LIMITS.namesInMessage}`,
@@ -133,8 +137,12 @@ export async function findUnfinished(target: Session, generation: number, kinds:
 }
 
 /** How far copy and indexes are, over all generations. A table is copied when all its units are. */
-export async function readCopyProgress(target: Session): Promise<Pick<Measurement, 'tables' | 'bytes' | 'rows' | 'indexes'>> {
-  const row = await target.one<Record<'tables' | 'copied' | 'bytes' | 'copied_bytes' | 'rows' | 'indexes' | 'built', number>>(
+export async function readCopyProgress(
+  target: Session,
+): Promise<Pick<Measurement, 'tables' | 'bytes' | 'rows' | 'indexes'>> {
+  const row = await target.one<
+    Record<'tables' | 'copied' | 'bytes' | 'copied_bytes' | 'rows' | 'indexes' | 'built', number>
+  >(
     `WITH relation AS (
        SELECT sum(bytes) AS bytes, coalesce(sum(bytes) FILTER (WHERE state <> 'todo'), 0) AS copied_bytes,
               sum(rows) AS rows, bool_and(state <> 'todo') AS copied

@@ -2,7 +2,8 @@ import type { Finding } from '../domain/finding.ts';
 import { capFindings } from '../domain/finding.ts';
 import { LIMITS } from '../domain/limits.ts';
 import type { DatabaseInspection } from '../domain/migration.ts';
-import type { Plan } from '../domain/plan.ts';
+import type { Method, Plan } from '../domain/plan.ts';
+import { MigrationError } from '../domain/failure.ts';
 import type { Session } from '../postgres/connection.ts';
 import type { Table } from '../postgres/scope.ts';
 import { listTables } from '../postgres/scope.ts';
@@ -37,11 +38,20 @@ type Uninspected = Omit<DatabaseContext, 'replication' | 'method' | 'tables' | '
 /** Checks one database on both servers, and decides how it is migrated. */
 export async function inspectOneDatabase(given: Uninspected): Promise<DatabaseInspection> {
   const { plan, database, source } = given;
-  const tables = await readScope(source, plan, database);
+  const tables = await readScope(source, plan, database).catch((error: unknown) => unreadable(database, error));
+  if (!Array.isArray(tables))
+    return {
+      database,
+      method: methodIfPossible(plan),
+      reason: 'Its tables cannot be listed.',
+      tables: 0,
+      bytes: 0,
+      findings: [tables],
+    };
   const first: DatabaseContext = {
     ...given,
     tables,
-    method: plan.method === 'auto' ? 'replication' : plan.method,
+    method: methodIfPossible(plan),
     replication: plan.method === 'auto' || plan.method === 'replication',
     rowsBudget: { ms: LIMITS.checkRowsMs },
   };
@@ -62,6 +72,26 @@ async function decideMethod(context: DatabaseContext): Promise<Decision> {
     ...(await runChecks(databaseChecks(deciding, 'replication'), context, database)),
   ];
   return decide(database, obstacles, tables);
+}
+
+const methodIfPossible = ({ method }: Plan): Method => (method === 'auto' ? 'replication' : method);
+
+/** Without its tables, nothing else can be said about a database. */
+function unreadable(database: string, error: unknown): Finding {
+  if (!(error instanceof MigrationError) || error.type === 'InvalidPlan' || error.retryable) throw error;
+  const message = `This could not be checked. ${error.message}`;
+  return {
+    ...{
+      code: 'tables-unreadable',
+      severity: 'error',
+      unknown: true,
+      server: 'source',
+      database,
+      object: null,
+      message,
+    },
+    remedy: 'Let the role of the source connection read the system catalogs.',
+  };
 }
 
 /** What the plan migrates; an error names the server that it came from. */

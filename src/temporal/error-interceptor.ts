@@ -39,9 +39,13 @@ export function asFailure(error: unknown, signal: AbortSignal, secrets: Secrets)
   return clean;
 }
 
-/** An error that nobody mapped is a bug, or a world that we did not think of: worth another attempt. */
+/** An error that nobody mapped is a bug, or a world that we did not think of: a person must look, not a retry. */
 function toFailure(error: unknown): ApplicationFailure {
   if (error instanceof MigrationError) return toApplicationFailure(error);
   const message = error instanceof Error ? error.message : String(error);
-  return ApplicationFailure.create({ type: 'Unknown', message: message || 'An error without a message.' });
+  return ApplicationFailure.create({
+    type: 'Unknown',
+    message: message || 'An error without a message.',
+    nonRetryable: true,
+  });
 }

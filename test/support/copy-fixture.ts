@@ -112,11 +112,10 @@ export async function copyFixture(options: FixtureOptions): Promise<CopyFixture>
 }
 
 /** Runs an activity as a worker would. `environment`: to see its heartbeats, or to cancel it. */
-export const runActivity = <Args extends unknown[], Result>(
-  activity: (...args: Args) => Promise<Result>,
-  args: Args,
+export const runActivity = <Result>(
+  activity: () => Promise<Result>,
   environment = new MockActivityEnvironment(),
-): Promise<Result> => environment.run(activity, ...args) as Promise<Result>;
+): Promise<Result> => environment.run(activity);
 
 export const countRows = async (session: Session, table: string): Promise<number> =>
   (await session.one<{ count: number }>(`SELECT count(*)::float8 AS count FROM ${table}`)).count;

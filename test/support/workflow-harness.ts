@@ -45,7 +45,7 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
         findings: [],
         searchAttributes: true,
       }),
-    inspectDatabase: ({ database }) =>
+    inspectDatabase: ({ database }: { database: string }) =>
       Promise.resolve({
         database,
         method: 'replication',
@@ -93,7 +93,7 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
         problem: null,
       }),
     readReport: () => Promise.resolve({ tables: 2, rows: 10, bytes: 1000, warnings: [] }),
-    finish: () => Promise.resolve(),
+    finish: () => Promise.resolve({ warnings: [] }),
     undo: () => Promise.resolve({ leftovers: [] }),
   } as unknown as Activities;
 }

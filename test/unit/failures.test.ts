@@ -49,9 +49,9 @@ describe('what a step throws', () => {
     expect(failure.nonRetryable).toBe(false);
   });
 
-  it('is a retryable Unknown when nobody expected it', async () => {
+  it('is an Unknown that nobody retries when nobody expected it', async () => {
     const failure = await failureOf(new TypeError('x is not a function'));
-    expect([failure.type, failure.nonRetryable, failure.message]).toEqual(['Unknown', false, 'x is not a function']);
+    expect([failure.type, failure.nonRetryable, failure.message]).toEqual(['Unknown', true, 'x is not a function']);
   });
 
   it('stays an ApplicationFailure when it is one', async () => {
