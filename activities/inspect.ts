@@ -128,12 +128,15 @@ async function reachBoth(deps: ActivityDeps, plan: Plan, id: string): Promise<[S
     if (reason instanceof MigrationError) return reason;
     throw reason;
   });
-  const remedies = [...new Set(failures.map(({ details }) => details.next))];
+  const remedies = [...new Set(failures.map(({ details }) => startAgain(details.next)))];
   throw new MigrationError('ValidationFailed', failures.map(({ message }) => message).join(' '), {
     next: remedies.join(' '),
     sqlstate: failures[0]?.details.sqlstate ?? null,
   });
 }
+
+/** Before anything was changed, nothing is parked that could be resolved. */
+const startAgain = (next: string): string => next.replace('then resolve with retry', 'then start the workflow again');
 
 /** A server that is just starting is waited for; a wrong password or host name is not mended by waiting. */
 async function reach(endpoint: Endpoint, id: string): Promise<Session> {
@@ -183,7 +186,7 @@ class Unreachable extends Error {
     super(message);
     this.finding = {
       ...{ code: 'database-unreachable', severity: 'error', server, database: m.database, object: null, message },
-      remedy: details.next.replace(', then resolve with retry', ''),
+      remedy: startAgain(details.next),
     };
   }
 }

@@ -1,4 +1,4 @@
-import { isCancellation, workflowInfo } from '@temporalio/workflow';
+import { CancellationScope, isCancellation, workflowInfo } from '@temporalio/workflow';
 import type { StopRequest } from '../src/contract.ts';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
@@ -118,11 +118,13 @@ async function copyDatabase(run: DatabaseRun): Promise<void> {
     const { tables = 0, indexes = 0 } = planned ?? {};
 
     status.enter('copying', `Copying ${tables} tables.`);
-    const copying = run
-      .lanes('copyTables', plan.parallelism.copy, `${database}: copy ${tables} tables`)
-      .then(() => status.enter('indexing', `Building the last of ${indexes} indexes.`));
-    const indexing = run.lanes('buildIndexes', plan.parallelism.index, `${database}: build ${indexes} indexes`);
-    await bothOrNeither(copying, indexing);
+    await sideBySide(
+      async () => {
+        await run.lanes('copyTables', plan.parallelism.copy, `${database}: copy ${tables} tables`);
+        status.enter('indexing', `Building the last of ${indexes} indexes.`);
+      },
+      () => run.lanes('buildIndexes', plan.parallelism.index, `${database}: build ${indexes} indexes`),
+    );
 
     await run.attempt('copyLargeObjects', `${database}: copy the large objects`, m, GENERATION);
     await run.attempt('copySequences', `${database}: copy the sequences`, m, GENERATION);
@@ -147,10 +149,21 @@ async function replicate(run: DatabaseRun): Promise<number> {
   return streamUntilCutOver(run);
 }
 
-/** Waits for both, whatever happens; then reports the first failure, a real one before a cancellation. */
-async function bothOrNeither(...work: Promise<void>[]): Promise<void> {
-  const outcomes = await Promise.allSettled(work);
+/** Side by side. When one fails for good the other is cancelled, since it may wait for what will never come. */
+async function sideBySide(...parts: (() => Promise<void>)[]): Promise<void> {
+  const scope = new CancellationScope();
+  const outcomes = await scope.run(() =>
+    Promise.allSettled(
+      parts.map((part) =>
+        part().catch((error: unknown) => {
+          scope.cancel();
+          throw error;
+        }),
+      ),
+    ),
+  );
   const reasons = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
+  // The failure, not the cancellation that followed from it.
   if (reasons.length > 0) throw reasons.find((reason) => !isCancellation(reason)) ?? reasons[0];
 }
 

@@ -82,6 +82,7 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'locale', ...error, ...onTarget, ...always, title: 'trying the locales', run: locale.locales },
   { ...database, code: 'tablespace', ...warning, ...onTarget, ...always, title: 'comparing tablespaces', run: target.missingTablespaces },
   { ...database, code: 'wraparound', ...warning, ...onSource, ...copy, title: 'reading the age of transaction ids', run: settings.wraparound },
+  { ...database, code: 'connection-limit', ...error, ...onSource, ...copy, title: 'reading connection limits', run: settings.connectionLimit },
   { ...database, code: 'lock-table', ...warning, ...onSource, ...always, title: 'counting tables', run: settings.lockTable },
 
   { ...database, code: 'check-not-satisfied', ...error, ...onSource, ...copy, title: 'computing CHECK constraints', run: reproducible.checkConstraints },

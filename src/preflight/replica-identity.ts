@@ -80,7 +80,7 @@ export async function fullIdentityTypes(context: DatabaseContext): Promise<Seen[
  */
 export async function generatedIdentity(context: DatabaseContext): Promise<Seen[]> {
   if (context.source.version < 120000) return [];
-  const full = context.source.version >= 180000 ? `a.attgenerated = 's'` : 'false';
+  const full = context.source.version >= 180000 ? 'true' : 'false';
   const rows = await context.source.query<Named & { column: string }>(
     `SELECT n.nspname AS schema, c.relname AS name, a.attname AS column
        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid

@@ -119,7 +119,9 @@ export async function generatedColumns(context: DatabaseContext): Promise<Seen[]
     `SELECT n.nspname AS schema, c.relname AS name, a.attname AS column, pg_get_expr(f.adbin, f.adrelid) AS expression
        FROM pg_attribute a JOIN pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
        JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-      WHERE a.attgenerated = 's' AND c.oid = ANY ($1::oid[]) AND ${usesOwnFunction('pg_attrdef', 'f.oid')}
+      WHERE a.attgenerated = 's' AND c.oid = ANY ($1::oid[]) 
+        -- Before 15, what the expression needs is noted at the column instead of its default.
+        AND (${usesOwnFunction('pg_attrdef', 'f.oid')} OR ${usesOwnFunction('pg_class', 'c.oid AND d.objsubid = a.attnum')})
       ORDER BY c.relpages, 1, 2, 3`,
     [tables(context)],
   );

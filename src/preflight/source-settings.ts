@@ -48,7 +48,7 @@ export async function freeWalSenders({ source, databases, own }: ClusterContext)
 
 export function tooFew(what: string, name: string, free: number, needed: number, most: number): Seen[] {
   if (free >= needed) return [];
-  const message = `${Math.max(free, 0)} of ${most} ${what} are free, but ${needed} are needed, one for each database.`;
+  const message = `${Math.max(free, 0)} of ${most} ${what} are free, but ${needed} ${needed === 1 ? 'is' : 'are'} needed, one for each database.`;
   return [{ message, remedy: `ALTER SYSTEM SET ${name} = ${most - free + needed}; then restart the server.` }];
 }
 
@@ -148,4 +148,27 @@ export async function lockTable({ source }: DatabaseContext): Promise<Seen[]> {
   if (tables < room * 0.8) return [];
   const message = `The database has ${tables} tables, and reading the schema locks each of them, but the server has room for ${room} locks in all.`;
   return [{ message, remedy: 'Raise "max_locks_per_transaction" on the source, and restart it.' }];
+}
+
+/** Holder, keeper, one copy and what looks in between; the rest is speed. */
+const FEWEST_SESSIONS = 4;
+
+/** A superuser is not bound by either limit. */
+export async function connectionLimit({ source, database, plan }: DatabaseContext): Promise<Seen[]> {
+  const { limits } = await source.one<{ limits: { what: 'DATABASE' | 'ROLE'; name: string; most: number }[] }>(
+    `SELECT coalesce(json_agg(l), '[]') AS limits FROM (
+       SELECT 'DATABASE' AS what, datname AS name, datconnlimit AS most FROM pg_database WHERE datname = current_database()
+       UNION ALL
+       SELECT 'ROLE', rolname, rolconnlimit FROM pg_roles WHERE rolname = current_user
+     ) AS l WHERE most >= 0 AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`,
+  );
+  const wanted = FEWEST_SESSIONS - 1 + plan.parallelism.copy;
+  return limits
+    .filter(({ most }) => most < wanted)
+    .map(({ what, name, most }) => ({
+      object: quoteIdent(name),
+      message: `The ${what.toLowerCase()} is limited to ${most} connections, and the copy of ${quoteIdent(database)} uses up to ${wanted}.`,
+      remedy: `ALTER ${what} ${quoteIdent(name)} CONNECTION LIMIT -1; or a smaller "parallelism.copy"`,
+      severity: most < FEWEST_SESSIONS ? 'error' : 'warning',
+    }));
 }

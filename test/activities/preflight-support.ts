@@ -27,8 +27,8 @@ function activities({ source, target }: Servers) {
 const planOf = (input: PlanInput) => parsePlan({ source: 'env:S', target: 'env:T', ...input });
 
 export function inspectCluster(servers: Servers, input: PlanInput = {}): Promise<ClusterInspection> {
-  const step = activities(servers).inspectCluster;
-  return new MockActivityEnvironment().run(step, { plan: planOf(input) });
+  const plan = planOf(input);
+  return new MockActivityEnvironment().run(() => activities(servers).inspectCluster({ plan }));
 }
 
 const pinned = new Map<string, Promise<PinnedServers>>();
@@ -65,12 +65,12 @@ export async function inspectDatabase(
   input: PlanInput = {},
 ): Promise<DatabaseInspection> {
   const { plan, sourceOid, servers: identities } = await migrationOf(servers, database, input);
-  const step = activities(servers).inspectDatabase;
-  return new MockActivityEnvironment().run(step, { plan, servers: identities, database, sourceOid });
+  const request = { plan, servers: identities, database, sourceOid };
+  return new MockActivityEnvironment().run(() => activities(servers).inspectDatabase(request));
 }
 
 export const recheck = (servers: Servers, m: Migration): Promise<void> =>
-  new MockActivityEnvironment().run(activities(servers).recheck, m);
+  new MockActivityEnvironment().run(() => activities(servers).recheck(m));
 
 export const withCode = (findings: readonly Finding[], code: string): Finding[] =>
   findings.filter((finding) => finding.code === code);

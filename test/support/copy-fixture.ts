@@ -40,10 +40,10 @@ export interface CopyFixture {
   source: Session;
   target: Session;
   /** Another session of the test, closed with the fixture. */
-  open(server: 'source' | 'target'): Promise<Session>;
+  open: (server: 'source' | 'target') => Promise<Session>;
   /** Ends the session that holds the snapshot. */
-  loseSnapshot(): Promise<void>;
-  close(): Promise<void>;
+  loseSnapshot: () => Promise<void>;
+  close: () => Promise<void>;
 }
 
 export async function copyFixture(options: FixtureOptions): Promise<CopyFixture> {

@@ -172,7 +172,7 @@ export async function leftovers(
         server,
         database,
         'subscription',
-        `SELECT subname FROM pg_subscription WHERE subname LIKE 'pgtransit%'`,
+        `SELECT subname FROM pg_subscription WHERE subname LIKE 'pgtransit%' AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())`,
       );
       const quoted = `'${database.replaceAll("'", "''")}'`;
       await look(

@@ -291,6 +291,15 @@ describe('migrateCluster', () => {
     });
   });
 
+  test('a copy that can never be finished ends the index lanes that wait for it', async () => {
+    const copyTables = fails('SnapshotLost', 'Table public.t was rewritten.');
+    await withWorkers({ copyTables, buildIndexes: untilCancelled }, async ({ start, calls }) => {
+      const { message } = await failureOf(await start('migrateCluster'));
+      expect(message).toContain('Table public.t was rewritten.');
+      expect(calls.at(-1)).toBe('undo');
+    });
+  });
+
   test('a cutover that fails is put back: subscriptions on, fence lifted, and a new stop can follow', async () => {
     let broken = true;
     const syncSequences = () =>
