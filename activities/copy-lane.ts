@@ -4,7 +4,13 @@ import type { LaneProgress } from '../src/domain/migration.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { relayCopies } from '../src/postgres/copy-stream.ts';
 import { holdOpenGeneration } from '../src/postgres/generation.ts';
-import { LOCK_NOT_AVAILABLE, lockAsSeen, underSnapshot } from '../src/postgres/import-snapshot.ts';
+import type { ChangedTable } from '../src/postgres/import-snapshot.ts';
+import {
+  LOCK_NOT_AVAILABLE,
+  lockAndFindChanged,
+  snapshotLost,
+  underSnapshot,
+} from '../src/postgres/import-snapshot.ts';
 import { toMigrationError } from '../src/postgres/sqlstate.ts';
 import { copyOf } from '../src/postgres/table-copy.ts';
 import { finishTables } from '../src/postgres/table-finish.ts';
@@ -12,16 +18,23 @@ import type { CopyUnit, Cursor } from '../src/postgres/unit.ts';
 import { claimCopyUnits, findUnfinished, finishIndexUnits, finishUnits } from '../src/postgres/unit.ts';
 import { nextPoll } from './context.ts';
 
+/**
+ * Which of the changed tables need no copy, because they were truncated and the stream will empty them on the target.
+ * Nothing is known where there is no stream.
+ */
+export type FindTruncated = () => Promise<ReadonlySet<number>>;
+
 /** Copies until no unit of the generation is unfinished: claimed by others is not done, so it waits for those too. */
 export async function runCopyLane(
   source: Session,
   target: Session,
   generation: number,
   progress: LaneProgress,
+  findTruncated: FindTruncated,
 ): Promise<void> {
   let cursor: Cursor | null = null;
   for (;;) {
-    const last: Cursor | undefined = await copyNext(source, target, generation, cursor, progress);
+    const last: Cursor | undefined = await copyNext(source, target, generation, cursor, progress, findTruncated);
     if (last === undefined && cursor === null) {
       if ((await findUnfinished(target, generation, ['copy'])).length === 0) return;
       await nextPoll();
@@ -41,6 +54,7 @@ async function copyNext(
   generation: number,
   cursor: Cursor | null,
   progress: LaneProgress,
+  findTruncated: FindTruncated,
 ): Promise<Cursor | undefined> {
   const { bytes } = progress;
   let units: CopyUnit[] = [];
@@ -48,7 +62,7 @@ async function copyNext(
     await target.transaction(async () => {
       const snapshot = await holdOpenGeneration(target, generation);
       units = await claimCopyUnits(target, generation, cursor);
-      if (units.length > 0) await copyUnits(source, target, snapshot, units, progress);
+      if (units.length > 0) await copyUnits(source, target, snapshot, units, progress, findTruncated);
     });
     progress.tables += units.filter(({ firstPage }) => (firstPage ?? 0) === 0).length;
   } catch (error) {
@@ -69,6 +83,7 @@ async function copyUnits(
   snapshot: string,
   units: readonly CopyUnit[],
   progress: LaneProgress,
+  findTruncated: FindTruncated,
 ): Promise<void> {
   const [first] = units;
   const label = `${first?.label ?? ''}${units.length > 1 ? ` and ${units.length - 1} more` : ''}`;
@@ -78,11 +93,14 @@ async function copyUnits(
     underSnapshot(source, snapshot, async () => {
       // Waiting for one lock while holding others could deadlock with the application, so a batch gives way.
       if (units.length > 1) await source.query(`SET LOCAL lock_timeout = ${LIMITS.batchLockTimeoutMs}`);
-      await lockAsSeen(
+      const changed = await lockAndFindChanged(
         source,
         units.map(({ relation, schema, name }) => ({ oid: relation, schema, name })),
       );
-      return relayCopies(source, target, units.map(copyOf), (bytes) => (progress.bytes += bytes));
+      const empty = await requireTruncated(changed, findTruncated);
+      const filled = units.filter(({ relation }) => !empty.has(relation));
+      const counts = await relayCopies(source, target, filled.map(copyOf), (bytes) => (progress.bytes += bytes));
+      return new Map(filled.map(({ id }, index) => [id, counts[index] ?? 0]));
     }),
   );
   const tiny = units.filter((unit) => unit.tiny);
@@ -90,7 +108,7 @@ async function copyUnits(
   const seconds = (performance.now() - began) / 1000 / units.length;
   await finishUnits(
     target,
-    units.map(({ id }, index) => ({ id, rows: rows[index] ?? 0 })),
+    units.map(({ id }) => ({ id, rows: rows.get(id) ?? 0 })),
     seconds,
   );
   if (tiny.length > 0)
@@ -98,7 +116,16 @@ async function copyUnits(
       target,
       tiny.map(({ relation }) => relation),
     );
-  progress.rows += rows.reduce((sum, count) => sum + count, 0);
+  for (const count of rows.values()) progress.rows += count;
+}
+
+/** @throws MigrationError `SnapshotLost` naming those that changed in another way */
+async function requireTruncated(changed: readonly ChangedTable[], findTruncated: FindTruncated): Promise<Set<number>> {
+  if (changed.length === 0) return new Set();
+  const truncated = changed.every(({ sameName }) => sameName) ? await findTruncated() : new Set<number>();
+  const lost = changed.filter(({ oid }) => !truncated.has(oid));
+  if (lost.length > 0) throw snapshotLost(lost);
+  return new Set(changed.map(({ oid }) => oid));
 }
 
 async function onSource<T>(label: string, work: () => Promise<T>): Promise<T> {

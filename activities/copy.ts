@@ -1,4 +1,4 @@
-import { LEDGER_SCHEMA } from '../src/contract.ts';
+import { generationName, LEDGER_SCHEMA } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { LaneProgress, Migration } from '../src/domain/migration.ts';
@@ -11,9 +11,10 @@ import { underSnapshot } from '../src/postgres/import-snapshot.ts';
 import { recordEvent, recordWarning } from '../src/postgres/ledger.ts';
 import { listTables } from '../src/postgres/scope.ts';
 import type { Table } from '../src/postgres/scope.ts';
+import { truncatedInStream } from '../src/postgres/truncation.ts';
 import { findUnfinished } from '../src/postgres/unit.ts';
 import type { ActivityDeps } from './context.ts';
-import { heartbeating, openTarget, withSession } from './context.ts';
+import { heartbeating, openSource, openTarget, withSession } from './context.ts';
 import { runCopyLane } from './copy-lane.ts';
 import { openLaneSource, openLaneTarget, takeOverLane, withBoth } from './lane-sessions.ts';
 
@@ -70,7 +71,12 @@ export function createCopyActivities(deps: ActivityDeps, sizes: CopySizes = LIMI
           withSession(openLaneTarget(deps, m, 'copy'), 'copying tables', (target) =>
             withSession(openLaneSource(deps, m, 'copy'), 'copying tables', async (source) => {
               await takeOverLane(target, { kind: 'copy', lane }, [source, target]);
-              await runCopyLane(source, target, generation, progress);
+              await runCopyLane(source, target, generation, progress, async () => {
+                if (m.method !== 'replication') return new Set<number>();
+                return withSession(openSource(deps, m, 'control'), 'looking for TRUNCATE', (control) =>
+                  truncatedInStream(control, generationName(m.id, generation)),
+                );
+              });
             }),
           ),
       );

@@ -7,7 +7,7 @@ import { displayName } from '../src/postgres/identifier.ts';
 import { recordWarning } from '../src/postgres/ledger.ts';
 import type { HashMethod, RowHash, RowSet } from '../src/postgres/row-hash.ts';
 import { chooseHashMethod, hashRows, pageRanges } from '../src/postgres/row-hash.ts';
-import { LOCK_NOT_AVAILABLE, findChanged, underSnapshot } from '../src/postgres/import-snapshot.ts';
+import { LOCK_NOT_AVAILABLE, lockAndFindChanged, underSnapshot } from '../src/postgres/import-snapshot.ts';
 import { sqlstateOf, toMigrationError } from '../src/postgres/sqlstate.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating, withSession } from './context.ts';
@@ -210,7 +210,11 @@ async function hashOnSource(
   const readable = await underSnapshot(session, snapshot, async () => {
     const tables = batch.map(({ oid, set }) => ({ oid, schema: set.schema, name: set.name }));
     if (batch.length > 1) await session.query(`SET LOCAL lock_timeout = ${LIMITS.batchLockTimeoutMs}`);
-    if ((await findChanged(session, tables)).length > 0) return false;
+    const changed = await lockAndFindChanged(session, tables).catch((error: unknown) => {
+      if (error instanceof MigrationError && error.type === 'SnapshotLost') return tables;
+      throw error;
+    });
+    if (changed.length > 0) return false;
     await hashBatch(session, batch, 'source', method);
     return true;
   }).catch((error: unknown) => {

@@ -24,16 +24,17 @@ function table([head, ...rows]: readonly [Row, ...Row[]]): string {
 /** What somebody reads who asks which is faster, and by how much. */
 export function speedTable({ summaries }: SetReport, title: (method: MethodName) => string): string {
   const rows = summaries.map((summary): Row => {
-    if (summary.seconds === null) return [title(summary.method), 'failed', '', ''];
+    if (summary.seconds === null) return [title(summary.method), 'failed', '', '', ''];
     const { median, least, most } = summary.seconds;
+    const cpu = seconds(summary.serverCpuSeconds);
     const ratio = summary.ratio === null ? '' : summary.ratio.toFixed(2);
-    return [title(summary.method), seconds(median), `${seconds(least)} to ${seconds(most)}`, ratio];
+    return [title(summary.method), seconds(median), `${seconds(least)} to ${seconds(most)}`, ratio, cpu];
   });
-  return table([['method', 'seconds', 'from … to', 'ratio'], ...rows]);
+  return table([['method', 'seconds', 'from … to', 'ratio', 'CPU s of the servers'], ...rows]);
 }
 
 /** Where pgtransit's time went, and the limit's. */
-export function phasesTable({ summaries }: SetReport): string {
+export function phasesList({ summaries }: SetReport): string {
   const rows = summaries
     .filter(({ phases }) => Object.keys(phases).length > 0)
     .map(({ method, phases }): Row => {
@@ -77,7 +78,7 @@ export function markdown(
       `## ${setHeading(report)}`,
       speedTable(report, title),
       ...failures.map((failure) => `Failed: ${failure}`),
-      `Where the time went, in seconds:\n\n${phasesTable(report)}`,
+      `Where the time went, in seconds:\n\n${phasesList(report)}`,
       nodeTable(report),
     ];
   });

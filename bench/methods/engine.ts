@@ -49,7 +49,6 @@ export const engine: Method = {
       await watch.phase('constraints', () => steps.run('restoreConstraints', m));
       const { outcome } = watch;
       const { user, system } = process.cpuUsage(cpu);
-      await steps.run('finish', m);
       await check();
       return { ...outcome, nodeCpuSeconds: (user + system) / 1e6 };
     } finally {

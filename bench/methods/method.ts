@@ -29,8 +29,8 @@ export interface Method {
   /** Why it cannot run on this machine; null when it can. */
   missing(): string | null;
   /**
-   * Measures from the start until the target is consistent, with all indexes and constraints. `check` looks whether it
-   * is, outside of the time, and throws when it is not; what must end after that ends before this returns.
+   * Measures from the start until the target is consistent, with all indexes and constraints. Then calls `check`, which
+   * looks whether it is and throws when it is not. What is still running after that ends before this returns.
    */
   run(task: Task, check: () => Promise<void>): Promise<Outcome>;
 }

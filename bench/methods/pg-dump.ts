@@ -9,7 +9,7 @@ import { Stopwatch } from './method.ts';
 /** The target's programs, as the manual of pg_dump advises. */
 const program = ({ target }: Task, name: string): string => path.join(target.binDir, name);
 
-/** As the issue of every second mailing list thread has it: no compression, quick commits, more memory for sorting. */
+/** With -Z0: no compression, more memory for sorting, commits that do not wait. */
 const TUNED = '-c maintenance_work_mem=256MB -c synchronous_commit=off';
 
 function directoryMethod(title: string, dumpArgs: readonly string[], pgOptions: string): Method {
@@ -43,7 +43,7 @@ export const pgDumpTuned = directoryMethod('pg_dump -Fd -Z0 -j2, pg_restore -j2,
 
 /** Data goes from one program to the other without touching a disk, but with one connection on each side. */
 export const pgDumpPipe: Method = {
-  title: 'pg_dump -Fc | pg_restore',
+  title: 'pg_dump -Fc, piped into pg_restore',
   createsDatabase: false,
   missing: () => null,
   async run(task, check) {

@@ -69,8 +69,8 @@ export const LIMITS = {
   drainPollMs: 50,
   /** A failing apply worker is started again every 5 s; after so many failures in one wait a person is asked. */
   applyErrorsToFail: 3,
-  /** Changes after the mark that are counted; beyond this the answer is "far too many" anyway. */
-  peekChanges: 100_000,
+  /** Changes that one look into a slot decodes: bounds its time and its temporary files on the source. */
+  peekChanges: 1_000_000,
 
   /** Objects named in one error sentence; the rest is counted. */
   namesInMessage: 10,

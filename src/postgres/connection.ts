@@ -63,7 +63,10 @@ const SUPERUSER_ONLY = new Set(['session_replication_role']);
 
 /** `pg`'s own wire connection: not in its types, stable since version 7. */
 interface WireClient {
-  connection: { stream: NodeJS.ReadWriteStream & { destroy(): void }; on(event: 'parameterStatus', f: (m: { parameterName: string; parameterValue: string }) => void): void };
+  connection: {
+    stream: NodeJS.ReadWriteStream & { destroy(): void };
+    on(event: 'parameterStatus', f: (m: { parameterName: string; parameterValue: string }) => void): void;
+  };
   processID: number;
 }
 
@@ -182,7 +185,11 @@ async function connectHost(endpoint: Endpoint, host: string, port: number, optio
 /** libpq's meaning of sslmode (manual, 34.19.1): only verify-* look at the certificate. */
 function tlsOptions(info: ConnInfo, mode: string): Exclude<pg.ClientConfig['ssl'], undefined | boolean> {
   const file = (key: string) => (info[key] === undefined ? undefined : readFileSync(info[key]));
-  const [ca, cert, key] = [info['sslrootcert'] === 'system' ? undefined : file('sslrootcert'), file('sslcert'), file('sslkey')];
+  const [ca, cert, key] = [
+    info['sslrootcert'] === 'system' ? undefined : file('sslrootcert'),
+    file('sslcert'),
+    file('sslkey'),
+  ];
   const given = { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) };
   if (mode === 'verify-full') return { ...given, rejectUnauthorized: true };
   if (mode === 'verify-ca' || (mode === 'require' && ca !== undefined))
@@ -209,6 +216,8 @@ async function open(
     application_name: options.applicationName,
     connectionTimeoutMillis: seconds * 1000,
     keepAlive: true,
+    // Else a server that vanished is noticed only after the system's two hours.
+    keepAliveInitialDelayMillis: 30_000,
     ssl,
     ...(options.replication === true ? { replication: 'database' } : {}),
   });

@@ -9,7 +9,8 @@ import { MigrationError } from '../domain/failure.ts';
  */
 export type ConnInfo = Readonly<Record<string, string>>;
 
-const URI = /^postgres(?:ql)?:\/\/(?:(?<userinfo>[^@/?]*)@)?(?<hosts>[^/?]*)(?:\/(?<database>[^?]*))?(?:\?(?<query>.*))?$/s;
+const URI =
+  /^postgres(?:ql)?:\/\/(?:(?<userinfo>[^@/?]*)@)?(?<hosts>[^/?]*)(?:\/(?<database>[^?]*))?(?:\?(?<query>.*))?$/s;
 
 /**
  * Reads a URI or a key=value string.
@@ -27,7 +28,8 @@ export function parseConnInfo(text: string, name: string): ConnInfo {
 
 function parseUri(uri: string): ConnInfo {
   const parts = URI.exec(uri)?.groups;
-  if (parts === undefined) throw new Error('it is no postgres:// URI (an "@" or "/" in the password must be written %40 or %2F)');
+  if (parts === undefined)
+    throw new Error('it is no postgres:// URI (an "@" or "/" in the password must be written %40 or %2F)');
   const info: Record<string, string> = {};
   if (parts['userinfo'] !== undefined) {
     const colon = parts['userinfo'].indexOf(':');
@@ -66,7 +68,8 @@ function decode(text: string): string {
 
 function parseKeywords(text: string): ConnInfo {
   const info: Record<string, string> = {};
-  const pair = /\s*(?<key>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?:'(?<quoted>(?:[^'\\]|\\.)*)'|(?<plain>(?:[^\s'\\]|\\.)*))(?:\s+|$)/gsy;
+  const pair =
+    /\s*(?<key>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?:'(?<quoted>(?:[^'\\]|\\.)*)'|(?<plain>(?:[^\s'\\]|\\.)*))(?:\s+|$)/gsy;
   let end = 0;
   for (let match = pair.exec(text); match !== null; match = pair.exec(text)) {
     const { key, quoted, plain } = match.groups ?? {};
@@ -101,9 +104,11 @@ export function readService(service: string, env: NodeJS.ProcessEnv): ConnInfo {
     if (section !== undefined) current = section;
     found ||= current === service;
     const equals = line.indexOf('=');
-    if (current === service && equals > 0 && !line.startsWith('#')) info[line.slice(0, equals).trim()] = line.slice(equals + 1).trim();
+    if (current === service && equals > 0 && !line.startsWith('#'))
+      info[line.slice(0, equals).trim()] = line.slice(equals + 1).trim();
   }
-  if (!found) throw new MigrationError('InvalidPlan', `The service file ${file} of the worker has no section [${service}].`);
+  if (!found)
+    throw new MigrationError('InvalidPlan', `The service file ${file} of the worker has no section [${service}].`);
   return info;
 }
 

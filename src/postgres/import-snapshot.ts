@@ -40,25 +40,30 @@ export const LOCK_NOT_AVAILABLE = '55P03';
 /** SQLSTATE of a table or schema that is not there. */
 const UNDEFINED = new Set(['42P01', '3F000']);
 
-/**
- * Locks the tables until the transaction ends and makes sure that their files are those of the snapshot, and that the
- * names lead to the same tables. After a TRUNCATE, a rewriting ALTER, CLUSTER or VACUUM FULL the snapshot would see no
- * rows, or some of them, and no error. The lock is ACCESS SHARE: writes go on, and only DDL waits.
- * @throws MigrationError `SnapshotLost` naming the tables.
- */
-export async function lockAsSeen(source: Session, tables: readonly SeenTable[]): Promise<void> {
-  const gone = await findChanged(source, tables);
-  if (gone.length === 0) return;
-  throw new MigrationError(
-    'SnapshotLost',
-    `The snapshot can no longer read ${gone.join(', ')}: rewritten, truncated, renamed or dropped on the source ` +
-      'since the snapshot was taken (TRUNCATE, CLUSTER, VACUUM FULL, or an ALTER TABLE that rewrites).',
-    { object: gone[0] ?? null },
-  );
+/** A table that the snapshot can no longer read. */
+export interface ChangedTable extends SeenTable {
+  /** Rewritten or truncated, and still of this name; else it was renamed or dropped. */
+  sameName: boolean;
 }
 
-/** The same, but answers with the names of those tables instead of failing. */
-export async function findChanged(source: Session, tables: readonly SeenTable[]): Promise<string[]> {
+/** The failure that a changed table is, where nothing better is known. */
+export const snapshotLost = (changed: readonly SeenTable[]): MigrationError => {
+  const names = changed.map(({ schema, name }) => displayName(schema, name));
+  return new MigrationError(
+    'SnapshotLost',
+    `The snapshot can no longer read ${names.join(', ')}: rewritten, truncated, renamed or dropped on the source ` +
+      'since the snapshot was taken (TRUNCATE, CLUSTER, VACUUM FULL, or an ALTER TABLE that rewrites).',
+    { object: names[0] ?? null },
+  );
+};
+
+/**
+ * Locks the tables until the transaction ends and finds those whose files are not those of the snapshot, or whose names
+ * lead to other tables by now. After a TRUNCATE, a rewriting ALTER, CLUSTER or VACUUM FULL the snapshot would see no
+ * rows, or some of them, and no error. The lock is ACCESS SHARE: writes go on, and only DDL waits.
+ * @throws MigrationError `SnapshotLost` when a table or its name is gone, which ends the transaction.
+ */
+export async function lockAndFindChanged(source: Session, tables: readonly SeenTable[]): Promise<ChangedTable[]> {
   if (tables.length === 0) return [];
   const names = tables.map(({ schema, name }) => quoteName(schema, name));
   try {
@@ -67,16 +72,15 @@ export async function findChanged(source: Session, tables: readonly SeenTable[])
     if (!UNDEFINED.has(sqlstateOf(error) ?? '')) throw error;
     const reason = error instanceof Error ? error.message : String(error);
     const named = tables.filter(({ schema, name }) => reason.includes(schema) && reason.includes(name));
-    return (named.length === 1 ? named : tables).slice(0, 1).map(({ schema, name }) => displayName(schema, name));
+    throw snapshotLost((named.length === 1 ? named : tables).slice(0, 1));
   }
   // pg_class shows what the snapshot saw, the functions what is now; under the lock, what is now stays.
-  const changed = await source.query<{ schema: string; name: string }>(
-    `SELECT seen.schema, seen.name
+  return source.query<ChangedTable>(
+    `SELECT seen.oid::bigint::float8 AS oid, seen.schema, seen.name, to_regclass(seen.quoted)::oid IS NOT DISTINCT FROM seen.oid AS "sameName"
        FROM unnest($1::oid[], $2::text[], $3::text[], $4::text[]) AS seen (oid, schema, name, quoted)
        LEFT JOIN pg_class c ON c.oid = seen.oid
       WHERE c.relfilenode IS DISTINCT FROM pg_relation_filenode(seen.oid)
          OR to_regclass(seen.quoted)::oid IS DISTINCT FROM seen.oid`,
     [tables.map(({ oid }) => oid), tables.map(({ schema }) => schema), tables.map(({ name }) => name), names],
   );
-  return changed.map(({ schema, name }) => displayName(schema, name));
 }

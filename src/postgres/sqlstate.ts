@@ -21,7 +21,8 @@ export interface ErrorContext {
 }
 
 /** Node's own network errors, and what `pg` says when a connection ends under it. */
-const NETWORK = /ECONN|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|EPIPE|EHOSTUNREACH|ENETUNREACH|Connection terminated|timeout expired|Client was closed|not queryable|socket/i;
+const NETWORK =
+  /ECONN|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|EPIPE|EHOSTUNREACH|ENETUNREACH|Connection terminated|timeout expired|Client was closed|not queryable|socket/i;
 
 /** SQLSTATE classes and codes (PostgreSQL manual, appendix A), first match wins. */
 const TYPES: readonly (readonly [RegExp, FailureType])[] = [
@@ -63,7 +64,8 @@ export function toMigrationError(error: unknown, context: ErrorContext): Migrati
 function describe({ message, detail, hint }: ServerErrorFields): string {
   const sentence = (text: string) => (/[.!?]$/.test(text) ? text : `${text}.`);
   const parts = [message || 'the connection failed'];
-  if (detail !== undefined) parts.push(detail);
+  // "Failing row contains (…)" is the user's data, and this sentence goes into a history.
+  if (detail !== undefined && !detail.startsWith('Failing row')) parts.push(detail);
   if (hint !== undefined) parts.push(hint);
   return parts.map(sentence).join(' ');
 }

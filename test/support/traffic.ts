@@ -36,7 +36,7 @@ export interface Traffic {
 }
 
 /** One connection that writes `perSecond` transactions until it is stopped or refused. */
-export function startTraffic(uri: string, perSecond: number): Traffic {
+export function startTraffic(uri: string, perSecond: number, writes: readonly string[] = WRITES): Traffic {
   let committed = 0;
   let stopping = false;
   const run = async (): Promise<void> => {
@@ -46,7 +46,7 @@ export function startTraffic(uri: string, perSecond: number): Traffic {
       await client.connect();
       for (; !stopping; committed += 1) {
         const due = performance.now() + 1000 / perSecond;
-        await client.query(WRITES[committed % WRITES.length] ?? '');
+        await client.query(writes[committed % writes.length] ?? '');
         await new Promise((resolve) => setTimeout(resolve, Math.max(0, due - performance.now())));
       }
     } catch (error) {
