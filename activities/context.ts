@@ -81,7 +81,8 @@ async function open(
     return session;
   } catch (error) {
     session.destroy();
-    throw error;
+    activitySignal().throwIfAborted();
+    throw toMigrationError(error, { server: endpoint.server, doing: 'reading which server this is' });
   }
 }
 

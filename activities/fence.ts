@@ -1,4 +1,5 @@
 import { LEDGER_SCHEMA, NAME_PREFIX } from '../src/contract.ts';
+import { MigrationError } from '../src/domain/failure.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { quoteIdent, quoteLiteral } from '../src/postgres/identifier.ts';
@@ -17,6 +18,7 @@ export function createFenceActivities(deps: ActivityDeps) {
     async fence(m: Migration): Promise<void> {
       await withSession(openTarget(deps, m, 'control'), 'booking the fence', (target) =>
         withSession(openSource(deps, m, 'control'), 'fencing the source', async (source) => {
+          await requireSight(source);
           await target.query(
             `INSERT INTO ${LEDGER_SCHEMA}.event (step, warning, message)
              SELECT $1, false, $2 WHERE NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.event WHERE step = $1)`,
@@ -46,6 +48,10 @@ export function createFenceActivities(deps: ActivityDeps) {
   };
 }
 
+/** Whether `fence` has booked something that is to be put back. */
+export const isFenced = async (target: Session): Promise<boolean> =>
+  (await target.query(`SELECT FROM ${LEDGER_SCHEMA}.event WHERE step = $1`, [FENCE])).length > 0;
+
 /** Puts back what `fence` has booked; nothing where it has booked nothing. */
 export async function liftFence(source: Session, target: Session): Promise<void> {
   const [booked] = await target.query<{ message: string }>(
@@ -61,6 +67,19 @@ export async function liftFence(source: Session, target: Session): Promise<void>
       : `SET default_transaction_read_only = ${quoteLiteral(readOnly)}`;
   await source.query(`ALTER DATABASE ${quoteIdent(database)} ${what}`);
   await target.query(`DELETE FROM ${LEDGER_SCHEMA}.event WHERE step = $1`, [FENCE]);
+}
+
+/** Without it the server hides when other sessions began, and the fence would take writers for new, read-only sessions. */
+async function requireSight(source: Session): Promise<void> {
+  const { may } = await source.one<{ may: boolean }>(`SELECT pg_has_role('pg_read_all_stats', 'USAGE') AS may`);
+  if (!may)
+    throw new MigrationError(
+      'PrivilegeMissing',
+      'The role on the source may not see when other sessions began, so it cannot end the writers.',
+      {
+        next: 'GRANT pg_read_all_stats, pg_signal_backend to the role on the source, then resolve with retry.',
+      },
+    );
 }
 
 async function databaseSetting(source: Session): Promise<string | null> {

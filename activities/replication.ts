@@ -2,10 +2,11 @@ import { applicationName, generationName, LEDGER_SCHEMA } from '../src/contract.
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
+import { watchApply } from '../src/postgres/apply-watch.ts';
 import { endSessions } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { displayName, quoteLiteral } from '../src/postgres/identifier.ts';
-import { bytesUnconfirmed, flushLsn } from '../src/postgres/lag.ts';
+import { bytesUnconfirmed, confirmedLsn, flushLsn } from '../src/postgres/lag.ts';
 import { recordWarning } from '../src/postgres/ledger.ts';
 import { dropPublication } from '../src/postgres/publication.ts';
 import { isPublished, listTables } from '../src/postgres/scope.ts';
@@ -15,7 +16,9 @@ import {
   disableSubscriptions as disable,
   dropSubscription,
   enableSubscriptions as enable,
+  appliedLsn,
   readSubscriptions,
+  type SubscriptionHealth,
   subscriptionConnInfo,
 } from '../src/postgres/subscription.ts';
 import type { ActivityDeps } from './context.ts';
@@ -39,6 +42,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
       const endpoint = deps.endpoint(m.plan.sourceForTarget ?? m.plan.source, 'source');
       const conninfo = subscriptionConnInfo(endpoint.info, m.database);
       await withSession(openTarget(deps, m, 'control'), 'creating the subscription', async (target) => {
+        await requireSealed(target);
         for (const name of await generationNames(target, m)) await subscribe(target, name, conninfo);
         await target.query(
           `UPDATE ${LEDGER_SCHEMA}.generation SET state = 'streaming' WHERE slot AND state = 'sealed'`,
@@ -49,15 +53,14 @@ export function createReplicationActivities(deps: ActivityDeps) {
     /** Until what was written during the copy is applied, but for what is being written now. */
     async waitForCatchUp(m: Migration): Promise<void> {
       await onBoth(m, 'waiting until the target has caught up', async (source, target, names) => {
-        const errors = new ApplyErrors(m);
+        const look = watchErrors(m, source, target, names);
         let lagBytes: number | null = null;
         let waitingFor = '';
         await heartbeating(
           () => ({ lagBytes, waitingFor }),
           async () => {
             for (;;) {
-              const health = await readSubscriptions(target, names);
-              errors.look(health.applyErrors);
+              const health = await look();
               lagBytes = await requireSlots(source, names, await flushLsn(source));
               waitingFor = health.waitingFor;
               if (health.ready && lagBytes <= LIMITS.caughtUpBytes) return;
@@ -74,15 +77,15 @@ export function createReplicationActivities(deps: ActivityDeps) {
      */
     async waitForGate(m: Migration, maxLagBytes: number): Promise<void> {
       await onBoth(m, 'waiting at the gate', async (source, target, names) => {
-        const errors = new ApplyErrors(m);
+        const look = watchErrors(m, source, target, names);
         let waitingFor = 'the first sample';
         let passed = 0;
         await heartbeating(
           () => ({ waitingFor, samplesPassed: passed, samplesNeeded: LIMITS.gateSamples }),
           async () => {
             while (passed < LIMITS.gateSamples) {
-              const health = await readSubscriptions(target, names);
-              errors.look(health.applyErrors);
+              const health = await look();
+              await requireSlots(source, names, '0/0');
               const prepared = await preparedTransactions(source);
               waitingFor = health.ready ? prepared : health.waitingFor;
               if (waitingFor === '' && (await sample(source, names, maxLagBytes))) passed += 1;
@@ -111,7 +114,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
 
     async waitForDrain(m: Migration, markLsn: string): Promise<void> {
       await onBoth(m, 'draining', async (source, target, names) => {
-        const errors = new ApplyErrors(m);
+        const look = watchErrors(m, source, target, names);
         let bytesLeft: number | null = null;
         await heartbeating(
           () => ({ markLsn, bytesLeft }),
@@ -119,7 +122,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
             for (;;) {
               bytesLeft = await requireSlots(source, names, markLsn);
               if (bytesLeft === 0) return;
-              errors.look((await readSubscriptions(target, names)).applyErrors);
+              await look();
               await nextPoll(LIMITS.drainPollMs);
             }
           },
@@ -141,17 +144,27 @@ export function createReplicationActivities(deps: ActivityDeps) {
 
     /**
      * Bytes of row changes in published tables that were committed on the source and that the target does not have:
-     * what the slots still hold after the subscriptions were disabled. 0 is the proof that nothing was lost.
+     * what the slots still hold after the subscriptions were disabled, without what the target has applied and had no
+     * time to confirm. 0 is the proof that nothing was lost. Where the role may not see how far the target has applied,
+     * that part is counted too, so the answer is then at most too much.
      */
     async walAfterMark(m: Migration, _markLsn: string): Promise<number> {
-      return onBoth(m, 'looking for what was written after the mark', async (source, _target, names) => {
+      return onBoth(m, 'looking for what was written after the mark', async (source, target, names) => {
         let bytes = 0;
         for (const name of names) {
+          // The walsender notices a moment later than the target that its worker is gone.
+          while ((await readSlot(source, name))?.active === true) await nextPoll(LIMITS.drainPollMs);
           const row = await source.one<{ bytes: number }>(
-            // I, U, D, T: the messages of the protocol that carry rows (manual, 55.9).
-            `SELECT coalesce(sum(length(data)) FILTER (WHERE get_byte(data, 0) IN (73, 85, 68, 84)), 0)::float8 AS bytes
-               FROM pg_logical_slot_peek_binary_changes($1, NULL, ${LIMITS.peekChanges}, 'proto_version', '1', 'publication_names', $2)`,
-            [name, `"${name}"`],
+            // B carries the LSN of its commit; I, U, D, T are the messages that carry rows (manual, 55.9).
+            `WITH messages AS MATERIALIZED (
+               SELECT xid::text AS xid, data FROM pg_logical_slot_peek_binary_changes($1, NULL, ${LIMITS.peekChanges},
+                 'proto_version', '1', 'publication_names', $2)),
+             missing AS (
+               SELECT xid FROM messages WHERE get_byte(data, 0) = 66
+                  AND ('x' || encode(substr(data, 2, 8), 'hex'))::bit(64)::bigint >= pg_wal_lsn_diff($3::pg_lsn, '0/0'))
+             SELECT coalesce(sum(length(data)), 0)::float8 AS bytes FROM messages
+              WHERE get_byte(data, 0) IN (73, 85, 68, 84) AND xid IN (SELECT xid FROM missing)`,
+            [name, `"${name}"`, await appliedLsn(target, name)],
           );
           bytes += row.bytes;
         }
@@ -179,6 +192,18 @@ async function generationNames(target: Session, m: Migration): Promise<string[]>
     `SELECT number FROM ${LEDGER_SCHEMA}.generation WHERE slot ORDER BY number`,
   );
   return rows.map(({ number }) => generationName(m.id, number));
+}
+
+/** @throws MigrationError `NotComplete`: changes must not be applied to tables that are still being copied */
+async function requireSealed(target: Session): Promise<void> {
+  const [unsealed] = await target.query<{ name: string; state: string }>(
+    `SELECT name, state FROM ${LEDGER_SCHEMA}.generation WHERE slot AND state NOT IN ('sealed', 'streaming') LIMIT 1`,
+  );
+  if (unsealed !== undefined)
+    throw new MigrationError(
+      'NotComplete',
+      `The copy of generation ${unsealed.name} is not sealed: it is ${unsealed.state}.`,
+    );
 }
 
 /** @throws MigrationError `SlotLost` when a slot is gone or can no longer serve */
@@ -232,22 +257,18 @@ async function warnOfNewTables(source: Session, target: Session, m: Migration): 
     );
 }
 
-/** An apply worker that fails is started again by the server, and fails again: the same error a few times is a fact. */
-class ApplyErrors {
-  readonly #m: Migration;
-  #first: number | null = null;
-
-  constructor(m: Migration) {
-    this.#m = m;
-  }
-
-  look(count: number): void {
-    this.#first ??= count;
-    const since = count - this.#first;
-    if (since < LIMITS.applyErrorsToFail) return;
+/** Looks at the apply workers again and again. @throws MigrationError `ApplyFailed` */
+function watchErrors(m: Migration, source: Session, target: Session, names: string[]) {
+  const watch = watchApply();
+  return async (): Promise<SubscriptionHealth> => {
+    const health = await readSubscriptions(target, names);
+    const confirmed = await confirmedLsn(source, names);
+    const failure = watch({ at: performance.now(), errors: health.applyErrors, idle: health.idle, confirmed });
+    if (failure === null) return health;
     throw new MigrationError(
       'ApplyFailed',
-      `The target cannot apply a change in database "${this.#m.database}": its apply worker failed ${since} times in a row. The target's server log names the relation and the row.`,
+      `The target cannot apply a change in database "${m.database}": ${failure}, and nothing was confirmed meanwhile. ` +
+        "The target's server log names the relation and the row.",
     );
-  }
+  };
 }

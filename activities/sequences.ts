@@ -1,33 +1,56 @@
+import { LEDGER_SCHEMA } from '../src/contract.ts';
+import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
-import { quoteName } from '../src/postgres/identifier.ts';
-import { furthest, readSequences, setSequences } from '../src/postgres/sequence.ts';
+import { displayName, quoteName } from '../src/postgres/identifier.ts';
+import { underSnapshot } from '../src/postgres/import-snapshot.ts';
+import { recordWarning } from '../src/postgres/ledger.ts';
+import { furthest, listSequences, missingSequences, readSequences, setSequences } from '../src/postgres/sequence.ts';
 import type { ActivityDeps } from './context.ts';
 import { openSource, openTarget, withSession } from './context.ts';
 
+const nameOf = ({ schema, name }: { schema: string; name: string }): string => quoteName(schema, name);
+
 export function createSequenceActivities(deps: ActivityDeps) {
   return {
-    /** As they stand now, which is at or after the snapshot. */
-    async copySequences(m: Migration, _generation: number): Promise<{ sequences: number }> {
-      const states = await withSession(openSource(deps, m, 'control'), 'reading the sequences', readSequences);
-      await withSession(openTarget(deps, m, 'control'), 'setting the sequences', (target) =>
-        setSequences(target, states),
-      );
-      return { sequences: states.length };
+    /** Those that the snapshot sees, and so the schema has, as they stand now: at or after the snapshot. */
+    async copySequences(m: Migration, generation: number): Promise<{ sequences: number }> {
+      return withSession(openTarget(deps, m, 'control'), 'setting the sequences', async (target) => {
+        const { snapshot } = await target.one<{ snapshot: string }>(
+          `SELECT snapshot FROM ${LEDGER_SCHEMA}.generation WHERE number = $1`,
+          [generation],
+        );
+        const states = await withSession(openSource(deps, m, 'control'), 'reading the sequences', async (source) => {
+          const seen = new Set((await underSnapshot(source, snapshot, () => listSequences(source))).map(nameOf));
+          return (await readSequences(source)).filter((state) => seen.has(nameOf(state)));
+        });
+        await setSequences(target, states);
+        return { sequences: states.length };
+      });
     },
 
-    /** The same after the subscriptions are disabled, and never backwards. Read before, they were behind the rows. */
+    /**
+     * The same after the subscriptions are disabled, and never backwards. Read before, they were behind the rows. A
+     * sequence that was created after the start is in no plan, as its table is not: said, and no reason not to stop.
+     */
     async syncSequences(m: Migration): Promise<{ sequences: number }> {
       const states = await withSession(openSource(deps, m, 'control'), 'reading the sequences', readSequences);
-      await withSession(openTarget(deps, m, 'control'), 'setting the sequences', async (target) => {
-        const there = new Map(
-          (await readSequences(target)).map((state) => [quoteName(state.schema, state.name), state]),
-        );
+      return withSession(openTarget(deps, m, 'control'), 'setting the sequences', async (target) => {
+        const missing = await missingSequences(target, states);
+        for (const { schema, name } of missing.slice(0, LIMITS.namesInMessage))
+          await recordWarning(
+            target,
+            'syncSequences',
+            `Sequence ${displayName(schema, name)} is not on the target: it was created on the source after the start, or dropped on the target.`,
+          );
+        const lacking = new Set(missing.map(nameOf));
+        const there = new Map((await readSequences(target)).map((state) => [nameOf(state), state]));
+        const known = states.filter((state) => !lacking.has(nameOf(state)));
         await setSequences(
           target,
-          states.map((state) => furthest(state, there.get(quoteName(state.schema, state.name)))),
+          known.map((state) => furthest(state, there.get(nameOf(state)))),
         );
+        return { sequences: known.length };
       });
-      return { sequences: states.length };
     },
   };
 }

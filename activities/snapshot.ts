@@ -34,23 +34,23 @@ export function createSnapshotActivities(deps: ActivityDeps, lease: Lease = DEFA
       return withSession(openTarget(deps, m, 'control'), 'booking the snapshot', (target) =>
         withSession(openSource(deps, m, 'control'), 'opening the snapshot', async (source) => {
           await requireOwnLedger(target, m);
-          const tables = (await listTables(source, m.plan, m.database)).filter(isPublished);
           const booked = await readGeneration(target, generation);
           if (booked !== null) {
             if (booked.state === 'open') await requireHolder(source, m, generation, booked);
-            return { consistentPoint: booked.consistent_point, tables: tables.length };
+            return { consistentPoint: booked.consistent_point, tables: await countTables(source, m) };
           }
           // An earlier attempt of ours that died before it was booked.
           await endSessions(source, m.database, [applicationName(m.id, 'holder')]);
           const holder = await open(deps, source, m, generation);
           try {
-            await book(target, source, m, generation, holder);
+            // A generation in the ledger has a holder that needs no worker: die before, and the next attempt begins again.
             await detachHolder(holder, source, applicationName(m.id, 'keep'), lease);
+            await book(target, source, m, generation, holder);
           } catch (error) {
             holder.session.destroy();
             throw error;
           }
-          return { consistentPoint: holder.consistentPoint, tables: tables.length };
+          return { consistentPoint: holder.consistentPoint, tables: await countTables(source, m) };
         }),
       );
     },
@@ -89,6 +89,9 @@ export function createSnapshotActivities(deps: ActivityDeps, lease: Lease = DEFA
     },
   };
 }
+
+const countTables = async (source: Session, m: Migration): Promise<number> =>
+  (await listTables(source, m.plan, m.database)).filter(isPublished).length;
 
 async function readGeneration(target: Session, generation: number): Promise<GenerationRow | null> {
   const rows = await target.query<GenerationRow>(

@@ -9,7 +9,7 @@ import { dropSlot } from '../src/postgres/slot.ts';
 import { dropSubscription, findSubscriptions } from '../src/postgres/subscription.ts';
 import type { ActivityDeps } from './context.ts';
 import { openSource, openTarget, withSession } from './context.ts';
-import { liftFence } from './fence.ts';
+import { isFenced, liftFence } from './fence.ts';
 
 export function createUndoActivities(deps: ActivityDeps) {
   return {
@@ -19,9 +19,14 @@ export function createUndoActivities(deps: ActivityDeps) {
      */
     async undo(m: Migration): Promise<void> {
       const failures: unknown[] = [];
-      for (const undoSide of [undoTarget, undoSource])
-        await undoSide(deps, m).catch((error: unknown) => failures.push(error));
-      if (failures.length > 0) throw failures[0];
+      const attempt = (work: () => Promise<void>) => work().catch((error: unknown) => void failures.push(error));
+      await attempt(() => onTarget(deps, m, (target) => undoTarget(target, m)));
+      await attempt(() => onTarget(deps, m, (target) => unfence(deps, m, target)));
+      await attempt(() => undoSource(deps, m));
+      // The ledger knows what the fence is to put back, so it goes last, and only when that has been done.
+      if (failures.length === 0) await attempt(() => onTarget(deps, m, (target) => dropOurLedger(target, m)));
+      const retryable = failures.find((failure) => failure instanceof MigrationError && failure.retryable);
+      if (failures.length > 0) throw retryable ?? failures[0];
     },
   };
 }
@@ -31,8 +36,7 @@ const prefix = (m: Migration): string => `${NAME_PREFIX}${m.id}_`;
 const roles = (m: Migration): string[] =>
   (['holder', 'keep', 'copy', 'index'] as const).map((role) => applicationName(m.id, role));
 
-/** Subscriptions first: a walsender would hold the slot. */
-async function undoTarget(deps: ActivityDeps, m: Migration): Promise<void> {
+async function onTarget(deps: ActivityDeps, m: Migration, work: (target: Session) => Promise<void>): Promise<void> {
   let opened: Promise<Session>;
   try {
     opened = Promise.resolve(await openTarget(deps, m, 'control'));
@@ -41,13 +45,22 @@ async function undoTarget(deps: ActivityDeps, m: Migration): Promise<void> {
     if (error instanceof MigrationError && error.details.sqlstate === '3D000') return;
     throw error;
   }
-  await withSession(opened, 'undoing the migration', async (target) => {
-    await endSessions(target, m.database, roles(m));
-    if (await isOurs(target, m))
-      await withSession(openSource(deps, m, 'control'), 'lifting the fence', (source) => liftFence(source, target));
-    for (const name of await findSubscriptions(target, prefix(m))) await dropSubscription(target, name);
-    if (await isOurs(target, m)) await dropLedger(target);
-  });
+  await withSession(opened, 'undoing the migration', work);
+}
+
+/** Subscriptions first: a walsender would hold the slot. */
+async function undoTarget(target: Session, m: Migration): Promise<void> {
+  await endSessions(target, m.database, roles(m));
+  for (const name of await findSubscriptions(target, prefix(m))) await dropSubscription(target, name);
+}
+
+async function unfence(deps: ActivityDeps, m: Migration, target: Session): Promise<void> {
+  if ((await isOurs(target, m)) && (await isFenced(target)))
+    await withSession(openSource(deps, m, 'control'), 'lifting the fence', (source) => liftFence(source, target));
+}
+
+async function dropOurLedger(target: Session, m: Migration): Promise<void> {
+  if (await isOurs(target, m)) await dropLedger(target);
 }
 
 async function isOurs(target: Session, m: Migration): Promise<boolean> {

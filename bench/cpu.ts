@@ -30,13 +30,23 @@ export const processCpuSeconds = (pid: number): number => times(pid)?.own ?? 0;
 
 /** CPU seconds of a PostgreSQL server so far: the postmaster, all backends and workers, also those that have ended. */
 export function serverCpuSeconds(postmaster: number): number {
-  const server = times(postmaster);
-  if (server === undefined) throw new Error(`The server with pid ${postmaster} has ended.`);
-  const children = readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map((name) => times(Number(name)))
-    .filter((child) => child?.parent === postmaster);
-  return children.reduce((sum, child) => sum + (child?.own ?? 0), server.own + server.ended);
+  for (;;) {
+    const before = childrenOf(postmaster);
+    const server = times(postmaster);
+    if (server === undefined) throw new Error(`The server with pid ${postmaster} has ended.`);
+    // A backend that ends in between would be counted twice or not at all.
+    if ([...childrenOf(postmaster).keys()].join() !== [...before.keys()].join()) continue;
+    return [...before.values()].reduce((sum, child) => sum + child.own, server.own + server.ended);
+  }
+}
+
+function childrenOf(parent: number): Map<number, Times> {
+  const children = new Map<number, Times>();
+  for (const name of readdirSync('/proc')) {
+    const found = /^\d+$/.test(name) ? times(Number(name)) : undefined;
+    if (found?.parent === parent) children.set(Number(name), found);
+  }
+  return children;
 }
 
 /** The most memory that a process has had resident, in bytes. */

@@ -20,7 +20,7 @@ const words = (count: number, row: string, seed: number): string =>
 /** Keys and indexes after the rows, as whoever loads much does it. */
 function mixed(scale: number, seed: number): string {
   const n = (rows: number): number => Math.max(10, Math.round(rows * scale));
-  const [accounts, orders, events] = [n(600_000), n(950_000), n(3_600_000)];
+  const [accounts, orders, events] = [n(750_000), n(1_200_000), n(3_700_000)];
   const at = (row: string, salt: number): string =>
     `'2020-01-01Z'::timestamptz + ${below(180_000_000, row, seed, salt)} * interval '1 second'`;
   return `
@@ -39,7 +39,7 @@ INSERT INTO events SELECT g, 1 + ${below(accounts, 'g', seed, 4)}, ${at('g', 5)}
   FROM generate_series(1, ${events}) g;
 CREATE TABLE documents (id uuid NOT NULL, title text NOT NULL, body text NOT NULL);
 INSERT INTO documents SELECT md5(g::text || '${seed}')::uuid, 'Document ' || ${random('g', seed, 6)}, (SELECT string_agg(md5(g || '.' || i), ' ') FROM generate_series(1, 150) i)
-  FROM generate_series(1, ${n(12_000)}) g;
+  FROM generate_series(1, ${n(14_000)}) g;
 CREATE TABLE codes (code text NOT NULL, meaning text NOT NULL);
 INSERT INTO codes SELECT 'code-' || g, ${words(2, 'g', seed)} FROM generate_series(1, ${n(100_000)}) g;
 
@@ -73,7 +73,7 @@ SELECT format('ALTER TABLE t%s ADD FOREIGN KEY (ref) REFERENCES t%s', n, n - 1) 
 }
 
 function onebig(scale: number, seed: number): string {
-  const rows = Math.max(10, Math.round(4_200_000 * scale));
+  const rows = Math.max(10, Math.round(4_000_000 * scale));
   return `
 CREATE TABLE measurements (id bigint NOT NULL, device int NOT NULL, at timestamptz NOT NULL, kind text NOT NULL, value float8 NOT NULL, note text NOT NULL);
 INSERT INTO measurements SELECT g, ${below(200_000, 'g', seed)}, '2020-01-01Z'::timestamptz + ${below(180_000_000, 'g', seed, 1)} * interval '1 second',

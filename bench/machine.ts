@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import os from 'node:os';
+import { pgcopydbVersion } from './methods/pgcopydb.ts';
 import type { BenchOptions } from './options.ts';
 import type { Servers } from './servers.ts';
 import { SERVER_SETTINGS } from './servers.ts';
@@ -12,7 +13,7 @@ export async function describeMachine({ source, target }: Servers, options: Benc
   const settings = Object.entries(SERVER_SETTINGS).map(([name, value]) => `${name} = ${value}`);
   return [
     `PostgreSQL ${from} to ${to} over loopback, both on one machine with ${cores} cores (${os.cpus()[0]?.model.trim() ?? 'unknown'}), ` +
-      `${Math.round(os.totalmem() / 2 ** 30)} GiB of memory, ${os.type()} ${os.release()}, Node ${process.versions.node}.`,
+      `${Math.round(os.totalmem() / 2 ** 30)} GiB of memory, ${os.type()} ${os.release()}, Node ${process.versions.node}, ${pgcopydbVersion() ?? 'no pgcopydb'}.`,
     `Both servers: ${settings.join(', ')}; the rest as PostgreSQL has it.`,
     `${options.rounds} rounds, methods in turn; medians. Data at scale ${options.scale}, seed ${options.seed}.`,
     'Ratio: to the tuned pg_dump and pg_restore.',

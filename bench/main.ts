@@ -6,7 +6,6 @@ import { makeServerDir } from '../lab/postgres-template.ts';
 import { projectRoot, workDir } from '../lab/tools.ts';
 import type { Contents } from './check.ts';
 import { differenceBetween, readContents } from './check.ts';
-import { serverCpuSeconds } from './cpu.ts';
 import type { LoadedSet } from './data.ts';
 import { loadDataSet } from './data.ts';
 import { describeMachine, noise } from './machine.ts';
@@ -91,27 +90,21 @@ async function runOnce(
   const which = { set: set.name, method: name, round };
   const scratch = makeServerDir(path.join(workDir(), 'bench-'));
   const disown = own({ remove: [scratch] });
-  let cpuBefore = 0;
-  let cpuAfter = 0;
   const check = async (): Promise<void> => {
-    cpuAfter = cpuOf(servers);
     const difference = differenceBetween(contents, await readContents(servers.target, set.name));
     if (difference !== null) throw new Error(difference);
   };
   try {
     await equalize(servers, set.name, !method.createsDatabase);
-    cpuBefore = cpuOf(servers);
     const outcome = await method.run({ ...servers, set, scratch, copy, index }, check);
-    return { ...which, outcome, serverCpuSeconds: cpuAfter - cpuBefore, failure: null };
+    return { ...which, outcome, failure: null };
   } catch (error) {
-    return { ...which, outcome: null, serverCpuSeconds: 0, failure: message(error) };
+    return { ...which, outcome: null, failure: message(error) };
   } finally {
     rmSync(scratch, { recursive: true, force: true });
     disown();
   }
 }
-
-const cpuOf = ({ source, target }: Servers): number => serverCpuSeconds(source.pid) + serverCpuSeconds(target.pid);
 
 function save(file: string, text: string): void {
   mkdirSync(path.dirname(path.resolve(file)), { recursive: true });

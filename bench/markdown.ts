@@ -26,7 +26,7 @@ export function speedTable({ summaries }: SetReport, title: (method: MethodName)
   const rows = summaries.map((summary): Row => {
     if (summary.seconds === null) return [title(summary.method), 'failed', '', '', ''];
     const { median, least, most } = summary.seconds;
-    const cpu = seconds(summary.serverCpuSeconds);
+    const cpu = seconds(summary.serverCpuSeconds ?? 0);
     const ratio = summary.ratio === null ? '' : summary.ratio.toFixed(2);
     return [title(summary.method), seconds(median), `${seconds(least)} to ${seconds(most)}`, ratio, cpu];
   });

@@ -9,8 +9,6 @@ export interface Run {
   round: number;
   /** null: it failed. */
   outcome: Outcome | null;
-  /** CPU seconds of both servers. */
-  serverCpuSeconds: number;
   /** Why it failed, or what was wrong with its result. */
   failure: string | null;
 }
@@ -21,7 +19,7 @@ export interface Summary {
   seconds: { median: number; least: number; most: number } | null;
   /** Of the medians; below 1 is faster than the reference. */
   ratio: number | null;
-  serverCpuSeconds: number;
+  serverCpuSeconds: number | null;
   phases: Record<string, number>;
   nodeCpuSeconds: number | null;
   nodeCpuSecondsPerGb: number | null;
@@ -77,7 +75,7 @@ function summarizeMethod(set: LoadedSet, method: MethodName, runs: readonly Run[
     seconds:
       failure === null ? { median: median(seconds), least: Math.min(...seconds), most: Math.max(...seconds) } : null,
     ratio: null,
-    serverCpuSeconds: median(runs.map((run) => run.serverCpuSeconds)),
+    serverCpuSeconds: medianOf(outcomes.map((outcome) => outcome.serverCpuSeconds)),
     phases: Object.fromEntries(names.map((name) => [name, median(outcomes.map(({ phases }) => phases[name] ?? 0))])),
     nodeCpuSeconds: cpu,
     nodeCpuSecondsPerGb: cpu === null ? null : cpu / (set.bytes / 1e9),

@@ -101,10 +101,9 @@ export class DatabaseRun {
     const working = new CancellationScope();
     const keeping = new CancellationScope();
     let lost: unknown;
+    const what = `${this.m.database}: keep the snapshot on the source while rows are copied`;
     const kept = keeping
-      .run(() =>
-        step('keepSnapshot', `${this.m.database}: keep the snapshot on the source while rows are copied`, this.m, 0),
-      )
+      .run(() => this.parkable(what, false, () => step('keepSnapshot', what, this.m, 0)))
       .catch((error: unknown) => {
         if (isCancellation(error)) return;
         lost = error;

@@ -40,11 +40,13 @@ export const engine: Method = {
     await steps.run('createDatabase', m);
 
     const cpu = process.cpuUsage();
-    const watch = new Stopwatch();
+    const watch = new Stopwatch(task);
     try {
       await watch.phase('snapshot', () => steps.run('openSnapshot', m, GENERATION));
-      const kept = steps.run('keepSnapshot', m, GENERATION); // never ends by itself, so the race is for its failure
-      await Promise.race([kept, copy(steps, watch, m, plan)]);
+      // It never ends by itself: the race is for its failure, which would leave the lanes waiting.
+      const keeping = steps.run('keepSnapshot', m, GENERATION);
+      await Promise.race([keeping, copy(steps, watch, m, plan)]);
+      await steps.end();
       await watch.phase('release', () => steps.run('releaseSnapshot', m));
       await watch.phase('constraints', () => steps.run('restoreConstraints', m));
       const { outcome } = watch;
@@ -76,7 +78,7 @@ async function copy(steps: Steps, watch: Stopwatch, m: Migration, { parallelism 
 const lanes = (count: number, lane: (number: number) => Promise<unknown>): Promise<unknown> =>
   Promise.all(Array.from({ length: count }, (_, number) => lane(number)));
 
-/** Gives activities the context that a worker would, and can end all that still run. */
+/** Gives activities the context that a worker would. */
 class Steps {
   readonly #activities: Activities;
   readonly #running = new Map<MockActivityEnvironment, Promise<unknown>>();
@@ -101,6 +103,7 @@ class Steps {
     return running;
   }
 
+  /** Cancels all that still run, and waits for their end. */
   async end(): Promise<void> {
     for (const environment of this.#running.keys()) environment.cancel();
     await Promise.all(this.#running.values());

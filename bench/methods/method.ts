@@ -1,4 +1,5 @@
 import type { LoadedSet } from '../data.ts';
+import { serverCpuSeconds } from '../cpu.ts';
 import type { Servers } from '../servers.ts';
 
 /** What a method is given: two equalized servers and the database to bring over. */
@@ -15,6 +16,8 @@ export interface Outcome {
   seconds: number;
   /** Where the time went, in the order in which it did; seconds each. */
   phases: Readonly<Record<string, number>>;
+  /** CPU seconds of both servers. */
+  serverCpuSeconds: number;
   /** CPU seconds of pgtransit's own process; null where there is none. */
   nodeCpuSeconds: number | null;
   /** The most memory that pgtransit's process had; null where it was not its own process. */
@@ -35,10 +38,17 @@ export interface Method {
   run(task: Task, check: () => Promise<void>): Promise<Outcome>;
 }
 
-/** Measures consecutive parts of one whole. */
+/** Measures the time of consecutive parts of one whole, and what they cost the servers. */
 export class Stopwatch {
+  readonly #servers: Servers;
+  readonly #cpuBefore: number;
   readonly #began = performance.now();
   readonly #phases: Record<string, number> = {};
+
+  constructor(servers: Servers) {
+    this.#servers = servers;
+    this.#cpuBefore = cpuOf(servers);
+  }
 
   async phase<T>(name: string, work: () => Promise<T>): Promise<T> {
     const began = performance.now();
@@ -54,6 +64,15 @@ export class Stopwatch {
   /** All until now. */
   get outcome(): Outcome {
     const seconds = (performance.now() - this.#began) / 1000;
-    return { seconds, phases: { ...this.#phases }, nodeCpuSeconds: null, peakMemoryBytes: null };
+    const spent = cpuOf(this.#servers) - this.#cpuBefore;
+    return {
+      seconds,
+      phases: { ...this.#phases },
+      serverCpuSeconds: spent,
+      nodeCpuSeconds: null,
+      peakMemoryBytes: null,
+    };
   }
 }
+
+const cpuOf = ({ source, target }: Servers): number => serverCpuSeconds(source.pid) + serverCpuSeconds(target.pid);

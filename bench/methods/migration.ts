@@ -8,6 +8,7 @@ import { peakMemoryBytes, processCpuSeconds } from '../cpu.ts';
 import { startWorker } from '../worker-process.ts';
 import { planOf, serverUris } from './engine.ts';
 import type { Method, Outcome, Task } from './method.ts';
+import { Stopwatch } from './method.ts';
 
 /** Each look is a workflow task for the worker that is measured. */
 const POLL_MS = 250;
@@ -49,7 +50,7 @@ async function measure(
   check: () => Promise<void>,
 ): Promise<Outcome> {
   const cpuBefore = processCpuSeconds(worker);
-  const began = performance.now();
+  const watch = new Stopwatch(task);
   const handle = await client.workflow.start(WORKFLOW.migrateCluster, {
     taskQueue: DEFAULT_TASK_QUEUE,
     workflowId: `bench-${task.set.name}`,
@@ -57,13 +58,14 @@ async function measure(
   });
   const ended = result(handle);
   await (method === 'dump' ? ended : Promise.race([untilStreaming(handle), ended]));
-  const seconds = (performance.now() - began) / 1000;
+  const { outcome } = watch;
   const nodeCpuSeconds = processCpuSeconds(worker) - cpuBefore;
   const memory = peakMemoryBytes(worker);
   await check();
   if (method === 'replication') await handle.signal(MESSAGE.stopReplication, { reason: 'measured' });
   const [report] = (await ended).databases;
-  return { seconds, phases: phasesOf(report, method, seconds), nodeCpuSeconds, peakMemoryBytes: memory };
+  const phases = phasesOf(report, method, outcome.seconds);
+  return { ...outcome, phases, nodeCpuSeconds, peakMemoryBytes: memory };
 }
 
 /** @throws Error with the sentence of the failed workflow */

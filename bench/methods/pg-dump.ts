@@ -21,7 +21,7 @@ function directoryMethod(title: string, dumpArgs: readonly string[], pgOptions: 
       const { source, target, set, scratch } = task;
       const env = cleanEnv({ ...target.env, PGOPTIONS: pgOptions });
       const dump = path.join(scratch, 'dump');
-      const watch = new Stopwatch();
+      const watch = new Stopwatch(task);
       await watch.phase('pg_dump', () =>
         runProgram(program(task, 'pg_dump'), ['-Fd', '-j2', ...dumpArgs, '-f', dump, '-d', source.uri(set.name)], {
           env,
@@ -49,7 +49,7 @@ export const pgDumpPipe: Method = {
   async run(task, check) {
     const { source, target, set } = task;
     const options = { ...serverUser, cwd: '/', env: cleanEnv(target.env) };
-    const watch = new Stopwatch();
+    const watch = new Stopwatch(task);
     // A shell makes the pipe: the data does not come through this process.
     const child = spawn(
       '/bin/sh',

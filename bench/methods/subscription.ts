@@ -14,11 +14,12 @@ export const subscription: Method = {
   title: 'full schema, then CREATE SUBSCRIPTION (copy_data)',
   createsDatabase: false,
   missing: () => null,
-  async run({ source, target, set, scratch }, check) {
+  async run(task, check) {
+    const { source, target, set, scratch } = task;
     const env = cleanEnv(target.env);
     const archive = path.join(scratch, 'schema');
     const program = (name: string): string => path.join(target.binDir, name);
-    const watch = new Stopwatch();
+    const watch = new Stopwatch(task);
     await watch.phase('schema', async () => {
       await runProgram(program('pg_dump'), ['-Fc', '--schema-only', '-f', archive, '-d', source.uri(set.name)], {
         env,

@@ -69,6 +69,10 @@ export const LIMITS = {
   drainPollMs: 50,
   /** A failing apply worker is started again every 5 s; after so many failures in one wait a person is asked. */
   applyErrorsToFail: 3,
+  /** Before 15 the server counts no apply errors: a worker that was not there for six restarts is taken for failing. */
+  applyIdleMs: 30_000,
+  /** A statement on a publication locks each table it names, and a server has about 6,400 locks by default. */
+  tablesPerPublicationStatement: 500,
   /** Changes that one look into a slot decodes: bounds its time and its temporary files on the source. */
   peekChanges: 1_000_000,
 

@@ -35,18 +35,27 @@ export async function readLag(source: Session, target: Session, names: readonly 
   if (subscribed.length === 0) return { lagBytes: null, retainedBytes, problem: null };
   const lagBytes = slots.length === 0 ? null : Math.max(...slots.map(({ lag }) => lag ?? 0));
   const health = await readSubscriptions(target, names);
-  const failing = health.applyErrors > 0 && !health.ready;
+  const failing = (health.applyErrors ?? 0) > 0 && !health.ready;
   return {
     lagBytes,
     retainedBytes,
     problem: failing
-      ? `The target cannot apply a change (${health.applyErrors} errors so far, ${health.waitingFor}); its server log names the relation and the row.`
+      ? `The target cannot apply a change (${health.applyErrors ?? 0} errors so far, ${health.waitingFor}); its server log names the relation and the row.`
       : null,
   };
 }
 
 export const flushLsn = async (source: Session): Promise<string> =>
   (await source.one<{ lsn: string }>('SELECT pg_current_wal_flush_lsn()::text AS lsn')).lsn;
+
+/** How far the slowest of the slots is confirmed; null while one is missing. */
+export async function confirmedLsn(source: Session, names: readonly string[]): Promise<string | null> {
+  const row = await source.one<{ slots: number; lsn: string | null }>(
+    `SELECT count(*)::float8 AS slots, min(confirmed_flush_lsn)::text AS lsn FROM pg_replication_slots WHERE slot_name = ANY ($1)`,
+    [names],
+  );
+  return row.slots < names.length ? null : row.lsn;
+}
 
 /** Bytes that the slowest of the slots has still to confirm up to `lsn`; 0: all have. Null: a slot is missing. */
 export async function bytesUnconfirmed(source: Session, names: readonly string[], lsn: string): Promise<number | null> {

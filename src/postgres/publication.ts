@@ -1,3 +1,4 @@
+import { LIMITS } from '../domain/limits.ts';
 import type { Session } from './connection.ts';
 import { quoteIdent, quoteName } from './identifier.ts';
 
@@ -7,15 +8,30 @@ export async function createPublication(
   name: string,
   tables: readonly { schema: string; name: string }[],
 ): Promise<void> {
-  const list = tables.map((table) => `ONLY ${quoteName(table.schema, table.name)}`).join(', ');
-  await source.transaction(async () => {
-    await dropPublication(source, name);
-    // Without tables it publishes nothing, and that is right: tables that come later are in nobody's plan.
-    await source.query(`CREATE PUBLICATION ${quoteIdent(name)}${list === '' ? '' : ` FOR TABLE ${list}`}`);
-  });
+  await dropPublication(source, name);
+  // Without tables it publishes nothing, and that is right: tables that come later are in nobody's plan.
+  await source.query(`CREATE PUBLICATION ${quoteIdent(name)}`);
+  for (let first = 0; first < tables.length; first += LIMITS.tablesPerPublicationStatement) {
+    const some = tables.slice(first, first + LIMITS.tablesPerPublicationStatement);
+    const list = some.map((table) => `ONLY ${quoteName(table.schema, table.name)}`).join(', ');
+    // Each commits by itself; there is no slot yet, so nobody follows a publication that is half made.
+    await source.query(`ALTER PUBLICATION ${quoteIdent(name)} ADD TABLE ${list}`);
+  }
 }
 
+/** Dropping it whole would lock every table that it lists at once. */
 export async function dropPublication(source: Session, name: string): Promise<void> {
+  for (;;) {
+    const some = await source.query<{ schema: string; name: string }>(
+      `SELECT n.nspname AS schema, c.relname AS name FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+         JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE p.pubname = $1 LIMIT ${LIMITS.tablesPerPublicationStatement}`,
+      [name],
+    );
+    if (some.length < LIMITS.tablesPerPublicationStatement) break;
+    const list = some.map((table) => `ONLY ${quoteName(table.schema, table.name)}`).join(', ');
+    await source.query(`ALTER PUBLICATION ${quoteIdent(name)} DROP TABLE ${list}`);
+  }
   await source.query(`DROP PUBLICATION IF EXISTS ${quoteIdent(name)}`);
 }
 

@@ -14,7 +14,7 @@ export interface SequenceState {
   cycles: boolean;
 }
 
-interface Listed {
+export interface Listed {
   schema: string;
   name: string;
   increment: string;
@@ -24,9 +24,9 @@ interface Listed {
 /** Of one SELECT; more would only make the statement longer. */
 const SEQUENCES_PER_QUERY = 200;
 
-/** Every sequence of the user, identity columns' too, as it stands now: sequences know no snapshots. */
-export async function readSequences(session: Session): Promise<SequenceState[]> {
-  const listed = await session.query<Listed>(
+/** Every sequence of the user, identity columns' too, as the session's snapshot sees the catalog. */
+export const listSequences = (session: Session): Promise<Listed[]> =>
+  session.query<Listed>(
     `SELECT n.nspname AS schema, c.relname AS name, s.seqincrement::text AS increment, s.seqcycle AS cycles
        FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
       WHERE c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', $1)
@@ -34,6 +34,10 @@ export async function readSequences(session: Session): Promise<SequenceState[]> 
       ORDER BY 1, 2`,
     [LEDGER_SCHEMA],
   );
+
+/** As they stand now: sequences know no snapshots. */
+export async function readSequences(session: Session): Promise<SequenceState[]> {
+  const listed = await listSequences(session);
   const states: SequenceState[] = [];
   for (let first = 0; first < listed.length; first += SEQUENCES_PER_QUERY) {
     const batch = listed.slice(first, first + SEQUENCES_PER_QUERY);
@@ -55,16 +59,22 @@ export async function readSequences(session: Session): Promise<SequenceState[]> 
   return states;
 }
 
+/** Those of them that the target lacks. */
+export async function missingSequences(target: Session, states: readonly SequenceState[]): Promise<SequenceState[]> {
+  const rows = await target.query<{ n: number }>(
+    `SELECT n::int AS n FROM unnest($1::text[]) WITH ORDINALITY AS s (name, n) WHERE to_regclass(s.name) IS NULL ORDER BY n`,
+    [states.map(({ schema, name }) => quoteName(schema, name))],
+  );
+  return rows.flatMap(({ n }) => states[n - 1] ?? []);
+}
+
 /** @throws MigrationError `SchemaFailed` naming the sequences that the target lacks */
 export async function setSequences(target: Session, states: readonly SequenceState[]): Promise<void> {
   if (states.length === 0) return;
   const names = states.map(({ schema, name }) => quoteName(schema, name));
-  const missing = await target.query<{ n: number }>(
-    `SELECT n::int AS n FROM unnest($1::text[]) WITH ORDINALITY AS s (name, n) WHERE to_regclass(s.name) IS NULL ORDER BY n`,
-    [names],
-  );
+  const missing = await missingSequences(target, states);
   if (missing.length > 0) {
-    const shown = missing.slice(0, LIMITS.namesInMessage).flatMap(({ n }) => states[n - 1] ?? []);
+    const shown = missing.slice(0, LIMITS.namesInMessage);
     const list = shown.map(({ schema, name }) => displayName(schema, name));
     throw new MigrationError(
       'SchemaFailed',

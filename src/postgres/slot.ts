@@ -29,7 +29,8 @@ export async function createSlot(walsender: Session, control: Session, name: str
 /** Slot creation waits for every transaction that has a transaction id, of any database, prepared ones included. */
 async function describeBlockers(control: Session): Promise<string> {
   const blockers = await control.query<{ what: string }>(
-    `SELECT format('pid %s of %s in %s (%s, begun %s ago)', pid, usename, datname, state, date_trunc('second', clock_timestamp() - xact_start)) AS what
+    `SELECT format('pid %s of %s in %s', pid, usename, datname) ||
+            CASE WHEN xact_start IS NULL THEN '' ELSE format(' (%s, begun %s ago)', state, date_trunc('second', clock_timestamp() - xact_start)) END AS what
        FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
      UNION ALL
      SELECT format('prepared transaction %L of %s in %s (prepared %s ago)', gid, owner, database, date_trunc('second', clock_timestamp() - prepared))

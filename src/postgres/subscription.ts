@@ -72,6 +72,22 @@ async function keepOutOfTheLog(target: Session): Promise<void> {
   );
 }
 
+/**
+ * The end of the last transaction of the source that was applied, confirmed or not: its origin moves in the same
+ * transaction as the rows. `0/0` where the role may not read it.
+ */
+export async function appliedLsn(target: Session, name: string): Promise<string> {
+  const { may } = await target.one<{ may: boolean }>(
+    `SELECT has_function_privilege('pg_replication_origin_progress(text, boolean)', 'EXECUTE') AS may`,
+  );
+  if (!may) return '0/0';
+  const [row] = await target.query<{ lsn: string | null }>(
+    `SELECT pg_replication_origin_progress('pg_' || oid, false)::text AS lsn FROM pg_subscription WHERE subname = $1`,
+    [name],
+  );
+  return row?.lsn ?? '0/0';
+}
+
 /** Our subscriptions of this database whose name begins so. */
 export async function findSubscriptions(target: Session, prefix: string): Promise<string[]> {
   const rows = await target.query<{ name: string }>(
@@ -99,9 +115,12 @@ export async function enableSubscriptions(target: Session, names: readonly strin
   for (const name of names) await target.query(`ALTER SUBSCRIPTION ${quoteIdent(name)} ENABLE`);
 }
 
-/** Drops the subscription only; the slot on the source is dropped there, by its own name. */
+/**
+ * Drops the subscription only; the slot on the source is dropped there, by its own name. The drop ends the apply worker,
+ * even one that waits for a lock, which disabling alone would wait for.
+ */
 export async function dropSubscription(target: Session, name: string): Promise<void> {
-  await disableSubscriptions(target, [name]);
+  await target.query(`ALTER SUBSCRIPTION ${quoteIdent(name)} DISABLE`);
   await target.query(`ALTER SUBSCRIPTION ${quoteIdent(name)} SET (slot_name = NONE)`);
   await target.query(`DROP SUBSCRIPTION IF EXISTS ${quoteIdent(name)}`);
 }
@@ -109,8 +128,10 @@ export async function dropSubscription(target: Session, name: string): Promise<v
 export interface SubscriptionHealth {
   /** All tables are in state `r`, and every apply worker runs. */
   ready: boolean;
-  /** As the server counts them since the subscription was made (15+; 0 before). */
-  applyErrors: number;
+  /** As the server counts them since the subscription was made; null before 15, where the server does not count them. */
+  applyErrors: number | null;
+  /** Some apply worker is not there. */
+  idle: boolean;
   waitingFor: string;
 }
 
@@ -118,8 +139,8 @@ export async function readSubscriptions(target: Session, names: readonly string[
   const errors =
     target.version >= 150000
       ? '(SELECT coalesce(sum(apply_error_count), 0) FROM pg_stat_subscription_stats WHERE subname = ANY ($1))::float8'
-      : '0::float8';
-  const row = await target.one<{ missing: number; idle: number; tables: number; errors: number }>(
+      : 'NULL::float8';
+  const row = await target.one<{ missing: number; idle: number; tables: number; errors: number | null }>(
     `SELECT (cardinality($1::text[]) - (SELECT count(*) FROM pg_subscription WHERE subname = ANY ($1)))::float8 AS missing,
             (SELECT count(*) FROM pg_stat_subscription WHERE subname = ANY ($1) AND pid IS NULL)::float8 AS idle,
             (SELECT count(*) FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid
@@ -135,5 +156,5 @@ export async function readSubscriptions(target: Session, names: readonly string[
         : row.tables > 0
           ? `${row.tables} tables are not ready`
           : '';
-  return { ready: waitingFor === '', applyErrors: row.errors, waitingFor };
+  return { ready: waitingFor === '', applyErrors: row.errors, idle: row.idle > 0, waitingFor };
 }

@@ -14,8 +14,8 @@ async function copyAll(options: FixtureOptions) {
   fixture = await copyFixture(options);
   const { m, deps, source, target } = fixture;
   const activities = createCopyActivities(deps);
-  await runActivity(() => activities.planCopy(m, 0));
-  await runActivity(() => activities.copyTables(m, 0, 0));
+  await runActivity(() => activities.planCopy(m, 0), []);
+  await runActivity(() => activities.copyTables(m, 0, 0), []);
   const formatOf = async (name: string) =>
     (await target.one<{ format: string }>('SELECT format FROM pgtransit.relation WHERE name = $1', [name])).format;
   const rowsOf = (session: typeof source, table: string) =>
@@ -25,7 +25,7 @@ async function copyAll(options: FixtureOptions) {
     target,
     formatOf,
     rowsOf,
-    verify: () => runActivity(() => createVerifyActivities(deps).verifyCopied(m, 0)),
+    verify: () => runActivity(() => createVerifyActivities(deps).verifyCopied(m, 0), []),
   };
 }
 

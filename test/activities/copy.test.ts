@@ -24,11 +24,11 @@ async function prepare(options: FixtureOptions, sizes = WHOLE) {
   const activities = createCopyActivities(own.deps, sizes);
   return {
     ...own,
-    plan: () => runActivity(() => activities.planCopy(own.m, 0)),
+    plan: () => runActivity(() => activities.planCopy(own.m, 0), []),
     copy: (lane = 0, environment = new MockActivityEnvironment()): Promise<LaneProgress> =>
-      runActivity(() => activities.copyTables(own.m, 0, lane), environment),
-    index: (lane = 0) => runActivity(() => createIndexActivities(own.deps).buildIndexes(own.m, 0, lane)),
-    seal: () => runActivity(() => activities.sealCopy(own.m, 0)),
+      runActivity(() => activities.copyTables(own.m, 0, lane), [], environment),
+    index: (lane = 0) => runActivity(() => createIndexActivities(own.deps).buildIndexes(own.m, 0, lane), []),
+    seal: () => runActivity(() => activities.sealCopy(own.m, 0), []),
   };
 }
 

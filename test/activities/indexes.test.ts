@@ -16,12 +16,12 @@ async function prepare(options: FixtureOptions) {
   fixture = await copyFixture(options);
   const own = fixture;
   const activities = createCopyActivities(own.deps, WHOLE);
-  await runActivity(() => activities.planCopy(own.m, 0));
+  await runActivity(() => activities.planCopy(own.m, 0), []);
   return {
     ...own,
-    copy: () => runActivity(() => activities.copyTables(own.m, 0, 0)),
-    index: (lane = 0) => runActivity(() => createIndexActivities(own.deps).buildIndexes(own.m, 0, lane)),
-    seal: () => runActivity(() => activities.sealCopy(own.m, 0)),
+    copy: () => runActivity(() => activities.copyTables(own.m, 0, 0), []),
+    index: (lane = 0) => runActivity(() => createIndexActivities(own.deps).buildIndexes(own.m, 0, lane), []),
+    seal: () => runActivity(() => activities.sealCopy(own.m, 0), []),
   };
 }
 

@@ -14,7 +14,10 @@ afterEach(async () => {
 async function prepare(options: FixtureOptions) {
   fixture = await copyFixture(options);
   const own = fixture;
-  return { ...own, copy: () => runActivity(() => createLargeObjectActivities(own.deps).copyLargeObjects(own.m, 0)) };
+  return {
+    ...own,
+    copy: () => runActivity(() => createLargeObjectActivities(own.deps).copyLargeObjects(own.m, 0), []),
+  };
 }
 
 const contents = (session: Session) =>

@@ -14,9 +14,9 @@ async function copied(options: FixtureOptions) {
   fixture = await copyFixture(options);
   const own = fixture;
   const activities = createCopyActivities(own.deps);
-  await runActivity(() => activities.planCopy(own.m, 0));
-  await runActivity(() => activities.copyTables(own.m, 0, 0));
-  return { ...own, verify: () => runActivity(() => createVerifyActivities(own.deps).verifyCopied(own.m, 0)) };
+  await runActivity(() => activities.planCopy(own.m, 0), []);
+  await runActivity(() => activities.copyTables(own.m, 0, 0), []);
+  return { ...own, verify: () => runActivity(() => createVerifyActivities(own.deps).verifyCopied(own.m, 0), []) };
 }
 
 const NUMBERS = {

@@ -74,44 +74,54 @@ function mostMemory(pid: number): number {
 }
 
 describe('the limits of a worker', () => {
-  test('2,000 tables leave fewer than 250 events in the history, and less than 350 MB', async () => {
-    const database = 'many_tables';
-    await source.psql('postgres', `CREATE DATABASE ${database}`);
-    await source.psql(
-      database,
-      `SELECT format('CREATE TABLE t%s (id int PRIMARY KEY, other int REFERENCES t%s, note text); CREATE INDEX ON t%s (note); INSERT INTO t%s VALUES (1, 1, md5(''%s''))', g, g, g, g, g) FROM generate_series(1, 2000) g \\gexec`,
-    );
-    await migrate([database], 'dump', async ({ client, id, worker }, report) => {
-      expect(report.databases[0]).toMatchObject({ tables: 2000, rows: 2000 });
-      expect((await readHistory(client, `${id}/${database}`)).events).toBeLessThan(250);
-      expect(mostMemory(worker.pid)).toBeLessThan(350);
-    });
-  }, PATIENCE_MS);
+  test(
+    '2,000 tables leave fewer than 250 events in the history, and less than 350 MB',
+    async () => {
+      const database = 'many_tables';
+      await source.psql('postgres', `CREATE DATABASE ${database}`);
+      await source.psql(
+        database,
+        `SELECT format('CREATE TABLE t%s (id int PRIMARY KEY, other int REFERENCES t%s, note text); CREATE INDEX ON t%s (note); INSERT INTO t%s VALUES (1, 1, md5(''%s''))', g, g, g, g, g) FROM generate_series(1, 2000) g \\gexec`,
+      );
+      await migrate([database], 'dump', async ({ client, id, worker }, report) => {
+        expect(report.databases[0]).toMatchObject({ tables: 2000, rows: 2000 });
+        expect((await readHistory(client, `${id}/${database}`)).events).toBeLessThan(250);
+        expect(mostMemory(worker.pid)).toBeLessThan(350);
+      });
+    },
+    PATIENCE_MS,
+  );
 
-  test.each(['dump', 'replication'] as const)('rows of 20 MB take less than 350 MB, by %s', async (method) => {
-    const database = `big_rows_${method}`;
-    await source.psql('postgres', `CREATE DATABASE ${database}`);
-    await source.psql(
-      database,
-      `CREATE TABLE big (id int PRIMARY KEY, words text, bytes bytea);
+  test.each(['dump', 'replication'] as const)(
+    'rows of 20 MB take less than 350 MB, by %s',
+    async (method) => {
+      const database = `big_rows_${method}`;
+      await source.psql('postgres', `CREATE DATABASE ${database}`);
+      await source.psql(
+        database,
+        `CREATE TABLE big (id int PRIMARY KEY, words text, bytes bytea);
        INSERT INTO big SELECT g, repeat(md5(g::text), 625000), decode(repeat(md5(g::text), 625000), 'hex') FROM generate_series(1, 10) g`,
-    );
-    await migrate([database], method, ({ worker }) => {
-      expect(mostMemory(worker.pid)).toBeLessThan(350);
-      return Promise.resolve();
-    });
-  }, PATIENCE_MS);
+      );
+      await migrate([database], method, ({ worker }) => {
+        expect(mostMemory(worker.pid)).toBeLessThan(350);
+        return Promise.resolve();
+      });
+    },
+    PATIENCE_MS,
+  );
 });
 
 describe('names', () => {
-  test('SQL in names of databases, tables and columns is inert, by either method', async () => {
-    const long = 'ü'.repeat(31) + 'x'; // 63 bytes, the most that PostgreSQL takes
-    const databases = ['x"; DROP DATABASE postgres; --', `'; SELECT 1/0; --$$ \\ %s $1`, long, 'My-Db.1 ä'];
-    for (const database of databases) {
-      await source.psql('postgres', `CREATE DATABASE "${database.replaceAll('"', '""')}"`);
-      await source.psql(
-        database,
-        `CREATE SCHEMA "a.b""; DROP SCHEMA public CASCADE; --";
+  test(
+    'SQL in names of databases, tables and columns is inert, by either method',
+    async () => {
+      const long = 'ü'.repeat(31) + 'x'; // 63 bytes, the most that PostgreSQL takes
+      const databases = ['x"; DROP DATABASE postgres; --', `'; SELECT 1/0; --$$ \\ %s $1`, long, 'My-Db.1 ä'];
+      for (const database of databases) {
+        await source.psql('postgres', `CREATE DATABASE "${database.replaceAll('"', '""')}"`);
+        await source.psql(
+          database,
+          `CREATE SCHEMA "a.b""; DROP SCHEMA public CASCADE; --";
          CREATE TABLE "a.b""; DROP SCHEMA public CASCADE; --"."t'); DROP TABLE kept; --" ("c"", 1; --" int PRIMARY KEY, "$1 \\N" text);
          INSERT INTO "a.b""; DROP SCHEMA public CASCADE; --"."t'); DROP TABLE kept; --" VALUES (1, 'x'), (2, E'\\\\N');
          CREATE INDEX "i"" ON kept; --" ON "a.b""; DROP SCHEMA public CASCADE; --"."t'); DROP TABLE kept; --" ("$1 \\N");
@@ -119,11 +129,13 @@ describe('names', () => {
          CREATE TABLE kept (id serial PRIMARY KEY, "${'ä'.repeat(31)}1" text DEFAULT '%s $1'); INSERT INTO kept DEFAULT VALUES;
          CREATE TABLE "${'ß'.repeat(31)}2" (id int PRIMARY KEY REFERENCES kept); INSERT INTO "${'ß'.repeat(31)}2" VALUES (1);
          CREATE MATERIALIZED VIEW "v'"" AS SELECT; --" AS SELECT count(*) FROM kept`,
-      );
-    }
-    await migrate(databases.slice(0, 2), 'replication', () => Promise.resolve());
-    await migrate(databases.slice(2), 'dump', () => Promise.resolve());
-    for (const server of [source, target])
-      expect(await server.psql('postgres', `SELECT count(*) FROM pg_database WHERE datname = 'postgres'`)).toBe('1');
-  }, PATIENCE_MS);
+        );
+      }
+      await migrate(databases.slice(0, 2), 'replication', () => Promise.resolve());
+      await migrate(databases.slice(2), 'dump', () => Promise.resolve());
+      for (const server of [source, target])
+        expect(await server.psql('postgres', `SELECT count(*) FROM pg_database WHERE datname = 'postgres'`)).toBe('1');
+    },
+    PATIENCE_MS,
+  );
 });

@@ -112,10 +112,11 @@ export async function copyFixture(options: FixtureOptions): Promise<CopyFixture>
 }
 
 /** Runs an activity as a worker would. `environment`: to see its heartbeats, or to cancel it. */
-export const runActivity = <Result>(
-  activity: () => Promise<Result>,
+export const runActivity = <Args extends unknown[], Result>(
+  activity: (...args: Args) => Promise<Result>,
+  args: Args,
   environment = new MockActivityEnvironment(),
-): Promise<Result> => environment.run(activity);
+): Promise<Result> => environment.run(() => activity(...args));
 
 export const countRows = async (session: Session, table: string): Promise<number> =>
   (await session.one<{ count: number }>(`SELECT count(*)::float8 AS count FROM ${table}`)).count;

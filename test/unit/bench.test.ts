@@ -8,8 +8,11 @@ import { median, summarize, turn } from '../../bench/report.ts';
 const set: LoadedSet = { name: 'onebig', tables: 1, indexes: 4, bytes: 2e9, biggest: 1 };
 
 const run = (method: Run['method'], round: number, seconds: number | null, more: object = {}): Run => ({
-  ...{ set: 'onebig', method, round, serverCpuSeconds: 1, failure: seconds === null ? 'It broke.' : null },
-  outcome: seconds === null ? null : { seconds, phases: {}, nodeCpuSeconds: null, peakMemoryBytes: null, ...more },
+  ...{ set: 'onebig', method, round, failure: seconds === null ? 'It broke.' : null },
+  outcome:
+    seconds === null
+      ? null
+      : { seconds, phases: {}, serverCpuSeconds: 1, nodeCpuSeconds: null, peakMemoryBytes: null, ...more },
 });
 
 describe('the benchmark', () => {

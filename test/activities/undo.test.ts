@@ -1,0 +1,87 @@
+/* eslint-disable @typescript-eslint/unbound-method -- steps do not use this */
+import { afterEach, expect, test } from 'vitest';
+import { generationName } from '../../src/contract.ts';
+import { countRows, eventually, runActivity } from '../support/copy-fixture.ts';
+import type { ReplicationFixture, ReplicationOptions } from '../support/replication-fixture.ts';
+import { replicationFixture } from '../support/replication-fixture.ts';
+
+const closing: (() => Promise<void>)[] = [];
+afterEach(async () => {
+  for (const close of closing.splice(0).reverse()) await close();
+});
+
+async function fixture(options: ReplicationOptions = {}): Promise<ReplicationFixture> {
+  const f = await replicationFixture({ schema: 'CREATE TABLE public.t (id int PRIMARY KEY)', ...options });
+  closing.push(f.close);
+  return f;
+}
+
+test('undoing leaves nothing of a migration that streams, keeps the rows, and may run again', async () => {
+  const f = await fixture({ rows: 'INSERT INTO public.t VALUES (1)' });
+  await f.stream();
+  for (let time = 1; time <= 2; time += 1) {
+    await runActivity(f.steps.undo, [f.m]);
+    expect(await f.leftovers()).toEqual([]);
+  }
+  expect(await countRows(f.target, 'public.t')).toBe(1);
+  await f.source.query('UPDATE public.t SET id = 2');
+});
+
+test('undoing ends a holder and its slot while rows are copied', async () => {
+  const f = await fixture();
+  await runActivity(f.steps.openSnapshot, [f.m, 0]);
+  await f.open('target', `pgtransit_${f.m.id}_copy`);
+  await runActivity(f.steps.undo, [f.m]);
+  expect(await f.leftovers()).toEqual([]);
+});
+
+test('undoing before anything was made, or without a database on the target, is nothing', async () => {
+  const f = await fixture();
+  const nowhere = { ...f.m, database: f.m.database };
+  await f.target.query('DROP SCHEMA pgtransit CASCADE');
+  await runActivity(f.steps.undo, [nowhere]);
+});
+
+test('undoing never touches another migration', async () => {
+  const [f, other] = [await fixture(), await fixture()];
+  await runActivity(other.steps.openSnapshot, [other.m, 0]);
+  const before = await other.leftovers();
+  await runActivity(f.steps.undo, [f.m]);
+  expect(await other.leftovers()).toEqual(before);
+  const foreign = { ...other.m, id: f.m.id };
+  await runActivity(other.steps.undo, [foreign]);
+  expect(await other.leftovers()).toEqual(before);
+});
+
+test('undoing lifts the fence', async () => {
+  const f = await fixture();
+  await f.stream();
+  await runActivity(f.steps.fence, [f.m]);
+  await eventually('the fence', async () => {
+    const session = await f.open('source');
+    const { readonly } = await session.one<{ readonly: string }>(
+      `SELECT setting AS readonly FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(setconfig) AS setting WHERE datname = current_database()`,
+    );
+    return readonly === 'default_transaction_read_only=on';
+  });
+  await runActivity(f.steps.undo, [f.m]);
+  const session = await f.open('source');
+  expect(
+    await session.query(
+      'SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE datname = current_database()',
+    ),
+  ).toEqual([]);
+});
+
+test('a source that cannot be reached does not keep the target from being undone, and the undoing is tried again', async () => {
+  const f = await fixture();
+  await f.stream();
+  const { port } = f.endpoints.source.info;
+  Object.assign(f.endpoints.source, { info: { ...f.endpoints.source.info, port: '1' } });
+  await expect(runActivity(f.steps.undo, [f.m])).rejects.toMatchObject({ type: 'ConnectionFailed' });
+  const left = await f.leftovers();
+  Object.assign(f.endpoints.source, { info: { ...f.endpoints.source.info, port } });
+  expect(left).not.toContain(`subscription ${generationName(f.m.id, 0)}`);
+  await runActivity(f.steps.undo, [f.m]);
+  expect(await f.leftovers()).toEqual([]);
+});
