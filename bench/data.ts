@@ -20,7 +20,7 @@ const words = (count: number, row: string, seed: number): string =>
 /** Keys and indexes after the rows, as whoever loads much does it. */
 function mixed(scale: number, seed: number): string {
   const n = (rows: number): number => Math.max(10, Math.round(rows * scale));
-  const [accounts, orders, events] = [n(750_000), n(1_200_000), n(3_700_000)];
+  const [accounts, orders, events] = [n(780_000), n(1_240_000), n(3_770_000)];
   const at = (row: string, salt: number): string =>
     `'2020-01-01Z'::timestamptz + ${below(180_000_000, row, seed, salt)} * interval '1 second'`;
   return `
@@ -73,7 +73,7 @@ SELECT format('ALTER TABLE t%s ADD FOREIGN KEY (ref) REFERENCES t%s', n, n - 1) 
 }
 
 function onebig(scale: number, seed: number): string {
-  const rows = Math.max(10, Math.round(4_000_000 * scale));
+  const rows = Math.max(10, Math.round(4_050_000 * scale));
   return `
 CREATE TABLE measurements (id bigint NOT NULL, device int NOT NULL, at timestamptz NOT NULL, kind text NOT NULL, value float8 NOT NULL, note text NOT NULL);
 INSERT INTO measurements SELECT g, ${below(200_000, 'g', seed)}, '2020-01-01Z'::timestamptz + ${below(180_000_000, 'g', seed, 1)} * interval '1 second',

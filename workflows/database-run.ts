@@ -135,12 +135,16 @@ export class DatabaseRun {
         stop(request);
         return { [this.m.database]: this.status.phase };
       },
-      { description: DESCRIPTION.stopReplication, validator: (request) => refuse(knowsStop(request)) },
+      {
+        description: DESCRIPTION.stopReplication,
+        validator: (request: StopRequest | undefined) => refuse(knowsStop(request)),
+      },
     );
-    setHandler(resolveSignal, (request) => void this.#parking.resolve(request.action));
+    setHandler(resolveSignal, (request: ResolveRequest) => void this.#parking.resolve(request.action));
     setHandler(resolveUpdate, (request: ResolveRequest) => this.#parking.resolve(request.action), {
       description: DESCRIPTION.resolve,
-      validator: (request) => refuse(resolveRequestProblem(request) ?? this.#parking.refuses(request.action)),
+      validator: (request: ResolveRequest) =>
+        refuse(resolveRequestProblem(request) ?? this.#parking.refuses(request.action)),
     });
     setHandler(databaseProgressQuery, () => this.status.progress(), { description: DESCRIPTION.progress });
   }

@@ -33,6 +33,12 @@ export function formatBytes(bytes: number): string {
 /** A name or sentence from outside, inert in Markdown and in a table's cell. */
 const cell = (text: string): string => text.replace(/[\\`*_{}[\]<>|#]/g, '\\$&').replace(/\s+/g, ' ');
 
+/** The Web UI draws a table without any space between its columns, and trims ordinary spaces. */
+const row = (cells: readonly string[]): string => `| ${cells.join('\u00a0\u00a0\u00a0 | ')} |`;
+
+/** Said on both pages: a parked database stands on its own and in its parent's list. */
+const RESOLVE = 'Mend what is named above. A parked step goes on with the update `resolve`.';
+
 const lag = (bytes: number | null): string => (bytes === null ? '–' : formatBytes(bytes));
 
 export function databaseDetails(progress: DatabaseProgress, measured: Measurement | null): string {
@@ -46,9 +52,9 @@ export function databaseDetails(progress: DatabaseProgress, measured: Measuremen
     ['WAL kept on the source', lag(measured?.retainedBytes ?? null)],
     ['Now', progress.message],
   ] as const;
-  const table = ['| | |', '|---|---|', ...rows.map(([name, value]) => `| ${name} | ${cell(value)} |`)].join('\n');
+  const table = ['| | |', '|---|---|', ...rows.map(([name, value]) => row([name, cell(value)]))].join('\n');
   const attention = progress.attention === null ? '' : `**Needs you:** ${cell(progress.attention)}\n\n`;
-  return `${attention}${table}\n\n**What to do next:** ${progress.attention === null ? NEXT[progress.phase] : 'Mend what is named above; a parked step goes on with the update `resolve`.'}`;
+  return `${attention}${table}\n\n**What to do next:** ${progress.attention === null ? NEXT[progress.phase] : RESOLVE}`;
 }
 
 /** More than this many databases would not fit a page; the query has all. */
@@ -56,12 +62,18 @@ const MAX_ROWS = 50;
 
 export function clusterDetails(progress: ClusterProgress): string {
   const shown = progress.databases.slice(0, MAX_ROWS);
-  const rows = shown.map(
-    (d) =>
-      `| ${cell(d.database)} | ${d.phase} | ${formatBytes(d.bytes.copied)} of ${formatBytes(d.bytes.total)} | ${lag(d.lagBytes)} | ${cell(d.attention ?? '')} |`,
+  const rows = shown.map((d) =>
+    row([
+      cell(d.database),
+      d.phase,
+      `${formatBytes(d.bytes.copied)} of ${formatBytes(d.bytes.total)}`,
+      lag(d.lagBytes),
+      cell(d.attention ?? 'no'),
+    ]),
   );
   const more = progress.databases.length - shown.length;
-  const table = ['| Database | Phase | Copied | Lag | Needs you |', '|---|---|---|---|---|', ...rows].join('\n');
+  const header = row(['Database', 'Phase', 'Copied', 'Lag', 'Needs you']);
+  const table = [header, '|:--|:--|:--|:--|:--|', ...rows].join('\n');
   const rest = more > 0 ? `\n\nAnd ${more} more databases.` : '';
-  return `${table}${rest}\n\n**What to do next:** ${NEXT[progress.phase]}`;
+  return `${table}${rest}\n\n**What to do next:** ${progress.attention === null ? NEXT[progress.phase] : RESOLVE}`;
 }

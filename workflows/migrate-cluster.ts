@@ -101,7 +101,7 @@ class ClusterRun {
     );
     setHandler(resolveUpdate, (request) => this.#resolve(request), {
       description: DESCRIPTION.resolve,
-      validator: (request) => refuse(resolveRequestProblem(request) ?? this.#resolveProblem(request)),
+      validator: (request: ResolveRequest) => refuse(resolveRequestProblem(request) ?? this.#resolveProblem(request)),
     });
     this.#tell();
   }
@@ -282,7 +282,7 @@ class ClusterRun {
 
   #clusterProgress(): ClusterProgress {
     const databases = [...this.#progress.values()];
-    const attention = databases.flatMap((d) => (d.attention === null ? [] : [`${d.database}: ${d.attention}`]));
+    const attention = databases.flatMap((d) => (d.attention === null ? [] : [named(d.database, d.attention)]));
     return {
       id: this.#id,
       phase: this.#endedAs ?? slowestPhase(databases.map(({ phase }) => phase)),
@@ -307,6 +307,10 @@ class ClusterRun {
     ]);
   }
 }
+
+/** A step's summary begins with its database already. */
+const named = (database: string, sentence: string): string =>
+  sentence.startsWith(`${database}: `) ? sentence : `${database}: ${sentence}`;
 
 /** Two requests ask for what either asks for. */
 function mergeStops(before: StopRequest | null, request: StopRequest): StopRequest {

@@ -172,7 +172,7 @@ SELECT string_agg(what, E'\\n' ORDER BY what COLLATE "C") FROM (
 ) AS everything`;
 
 async function migrate(database: string, method: 'dump' | 'schema-only', look: () => Promise<void>): Promise<void> {
-  const migration = await startMigration({ source, target, databases: [database], plan: { method } });
+  const migration = await startMigration({ source, target, databases: [database], plan: { method, onError: 'fail' } });
   try {
     const report = await migration.report();
     expect(report.databases[0]).toMatchObject({ database, method, status: 'done', walAfterMarkBytes: null });

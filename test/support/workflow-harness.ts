@@ -20,7 +20,7 @@ export interface Harness {
   workflowId: string;
   /** The names of the activities in the order in which they were called. */
   calls: string[];
-  start(type: 'migrateCluster' | 'validateCluster', input?: unknown): ReturnType<Client['workflow']['start']>;
+  start: (type: 'migrateCluster' | 'validateCluster', input?: unknown) => ReturnType<Client['workflow']['start']>;
 }
 
 const servers = {

@@ -359,7 +359,7 @@ describe('migrateCluster', () => {
       return Promise.resolve();
     };
     await withWorkers(
-      { planCopy, createSubscription } as never,
+      { planCopy, createSubscription },
       async ({ start }) => {
         const handle = await start('migrateCluster', { parallelism: { databases: 2 } });
         await eventually(
