@@ -148,7 +148,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
      * time to confirm. 0 is the proof that nothing was lost. Where the role may not see how far the target has applied,
      * that part is counted too, so the answer is then at most too much.
      */
-    async walAfterMark(m: Migration, _markLsn: string): Promise<number> {
+    async walAfterMark(m: Migration): Promise<number> {
       return onBoth(m, 'looking for what was written after the mark', async (source, target, names) => {
         let bytes = 0;
         for (const name of names) {

@@ -6,7 +6,7 @@ import { endSessions, sessionIsThere } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { displayName } from '../src/postgres/identifier.ts';
 import { underSnapshot } from '../src/postgres/import-snapshot.ts';
-import { requireOwnLedger } from '../src/postgres/ledger.ts';
+import { ledgerExists, requireOwnLedger } from '../src/postgres/ledger.ts';
 import { createPublication, dropPublication, publishedTables } from '../src/postgres/publication.ts';
 import { isPublished, listTables } from '../src/postgres/scope.ts';
 import { dropSlot, readSlot } from '../src/postgres/slot.ts';
@@ -55,8 +55,11 @@ export function createSnapshotActivities(deps: ActivityDeps, lease: Lease = DEFA
       );
     },
 
-    /** Runs as long as the copy: one session that renews the holder's lease, and a look at the holder itself. */
-    async keepSnapshot(m: Migration, generation: number): Promise<never> {
+    /**
+     * Runs as long as the copy: one session that renews the holder's lease, and a look at the holder itself. A holder
+     * that is gone after the seal was released, which may be seen here before the end of this step is.
+     */
+    async keepSnapshot(m: Migration, generation: number): Promise<void> {
       const booked = await withSession(openTarget(deps, m, 'control'), 'reading the ledger', (target) =>
         readGeneration(target, generation),
       );
@@ -68,7 +71,12 @@ export function createSnapshotActivities(deps: ActivityDeps, lease: Lease = DEFA
           () => ({ holderPid: booked.holder_pid, snapshotAgeSeconds: age }),
           async () => {
             for (;;) {
-              await requireHolder(source, m, generation, booked);
+              try {
+                await requireHolder(source, m, generation, booked);
+              } catch (error) {
+                if (await isSealed(deps, m, generation)) return;
+                throw error;
+              }
               const row = await source.one<{ age: number }>(
                 `SELECT extract(epoch FROM clock_timestamp() - max(xact_start))::float8 AS age FROM pg_stat_activity WHERE pid = $1`,
                 [booked.holder_pid],
@@ -100,6 +108,14 @@ async function readGeneration(target: Session, generation: number): Promise<Gene
   );
   return rows[0] ?? null;
 }
+
+/** `finish` and `undo` drop the ledger, and then nobody needs the snapshot either. */
+const isSealed = (deps: ActivityDeps, m: Migration, generation: number): Promise<boolean> =>
+  withSession(openTarget(deps, m, 'control'), 'reading the ledger', async (target) => {
+    if (!(await ledgerExists(target))) return true;
+    const booked = await readGeneration(target, generation);
+    return booked?.state === 'sealed' || booked?.state === 'streaming';
+  });
 
 /** @throws MigrationError `SnapshotLost`, saying what is gone */
 async function requireHolder(source: Session, m: Migration, generation: number, booked: GenerationRow): Promise<void> {

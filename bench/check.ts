@@ -18,7 +18,10 @@ export async function readContents(server: PostgresServer, database: string): Pr
      SELECT format('constraint %s of %s: %s', k.conname, c.relname, pg_get_constraintdef(k.oid))
        FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE k.contype IN ('p', 'u', 'f', 'c', 'x') AND ${NOT_OURS};`,
   );
-  return lines.split('\n').sort();
+  return lines
+    .split('\n')
+    .filter((line) => line !== '')
+    .sort();
 }
 
 /** What differs, as a sentence; null when nothing does. */

@@ -23,10 +23,7 @@ const SETTINGS = `SET extra_float_digits = 3; SET DateStyle = 'ISO'; SET Interva
  * so that one mistake cannot hide another. Order does not matter: the sum of a 64-bit hash of each row's text.
  */
 export async function compareDatabases(database: string, sourceUri: string, targetUri: string): Promise<Comparison> {
-  const [source, target] = [
-    new pg.Client({ connectionString: sourceUri }),
-    new pg.Client({ connectionString: targetUri }),
-  ];
+  const [source, target] = [client(sourceUri, database), client(targetUri, database)];
   try {
     await Promise.all([source.connect(), target.connect()]);
     await Promise.all([source.query(SETTINGS), target.query(SETTINGS)]);
@@ -47,6 +44,13 @@ export async function compareDatabases(database: string, sourceUri: string, targ
   } finally {
     await Promise.all([source.end(), target.end()]);
   }
+}
+
+/** Not by `connectionString`: pg leaves some characters of a database's name as they are escaped in a URI. */
+function client(uri: string, database: string): pg.Client {
+  const { hostname, port, username, password } = new URL(uri);
+  const [user, secret] = [decodeURIComponent(username), decodeURIComponent(password)];
+  return new pg.Client({ host: hostname, port: Number(port), user, password: secret, database });
 }
 
 async function digests(client: pg.Client): Promise<Map<string, Digest>> {

@@ -61,7 +61,7 @@ async function cutOver(run: DatabaseRun): Promise<number> {
     );
     await step('disableSubscriptions', `${database}: disable the subscriptions and wait for their workers`, m);
     await step('syncSequences', `${database}: carry the sequences over`, m);
-    return await step('walAfterMark', `${database}: see what was written after the mark`, m, markLsn);
+    return await step('walAfterMark', `${database}: see what was written after the mark`, m);
   } catch (error) {
     const failures = await CancellationScope.nonCancellable(() => putBack.run());
     run.warnings.push(...failures);

@@ -25,9 +25,7 @@ export interface ColumnType {
 const STABLE = new Set(
   `bool char name bytea int2 int4 int8 float4 float8 numeric oid xid cid tid xid8 pg_lsn text varchar bpchar refcursor
    date time timetz timestamp timestamptz interval uuid json jsonb jsonpath bit varbit inet cidr macaddr macaddr8
-   point line lseg box path polygon circle tsvector txid_snapshot pg_snapshot int2vector oidvector`.split(
-    /\s+/,
-  ),
+   point line lseg box path polygon circle tsvector txid_snapshot pg_snapshot int2vector oidvector`.split(/\s+/),
 );
 
 /** Objects that initdb's own catalog data makes have oids below this, the same on every server (transam.h). */

@@ -1,0 +1,175 @@
+/**
+ * Runs small migrations on servers of its own and keeps their histories for test/replay, in a folder named for the
+ * version in package.json:
+ *
+ *   node scripts/build.mjs && node scripts/record-histories.mjs
+ *
+ * The histories of a released version are never recorded again: they stand for migrations that run somewhere.
+ */
+import { execFile, spawn, spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import os from 'node:os';
+import path from 'node:path';
+import process from 'node:process';
+import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { startPostgres } from '../dist/lab/postgres-server.js';
+import { own } from '../dist/lab/processes.js';
+import { startTemporalServer } from '../dist/lab/temporal-server.js';
+import { temporalCliPath } from '../dist/lab/tools.js';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
+const folder = path.join(root, 'test', 'replay', 'histories', version);
+
+const SCHEMA = `
+  CREATE TABLE customer (id int PRIMARY KEY, name text NOT NULL UNIQUE);
+  CREATE TABLE "order" (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer int NOT NULL REFERENCES customer);
+  INSERT INTO customer SELECT n, 'Customer ' || n FROM generate_series(1, 100) n;
+  INSERT INTO "order" (customer) SELECT 1 + n % 100 FROM generate_series(1, 1000) n;
+  CREATE MATERIALIZED VIEW orders AS SELECT customer, count(*) FROM "order" GROUP BY customer;`;
+
+const GIVE_UP_MS = 120_000;
+
+async function main() {
+  const released = spawnSync('git', ['tag', '--list', `v${version}`], { cwd: root, encoding: 'utf8' });
+  if (released.stdout.trim() !== '') {
+    throw new Error(`Version ${version} is released, and its histories stay as they are. Raise the version first.`);
+  }
+  const [source, target, temporal] = await Promise.all([
+    startPostgres({ major: 17 }),
+    startPostgres({ major: 18 }),
+    startTemporalServer(),
+  ]);
+  for (const database of ['shop', 'ledger']) {
+    await source.psql('postgres', `CREATE DATABASE ${database}`);
+    await source.psql(database, SCHEMA);
+  }
+  await startWorker({
+    SOURCE_SERVICE_URI: source.uri('postgres'),
+    TARGET_SERVICE_URI: target.uri('postgres'),
+    TEMPORAL_ADDRESS: temporal.address,
+  });
+  mkdirSync(folder, { recursive: true });
+
+  const cli = async (...args) =>
+    (await promisify(execFile)(temporalCliPath(), [...args, '--address', temporal.address], { maxBuffer: 2 ** 28 }))
+      .stdout;
+  const start = (id, plan, type = 'migrateCluster') =>
+    cli(
+      ...['workflow', 'start', '--task-queue', 'pgtransit', '--type', type, '--workflow-id', id],
+      ...['--input', JSON.stringify(plan)],
+    );
+  const progress = async (id) => {
+    const answer = await cli('workflow', 'query', '-w', id, '--type', 'progress', '-o', 'json').catch(() => null);
+    return answer === null ? null : JSON.parse(answer).queryResult[0];
+  };
+  const until = async (id, holds) => {
+    for (const giveUpAt = Date.now() + GIVE_UP_MS; ;) {
+      const answer = await progress(id);
+      if (answer?.databases?.length > 0 && holds(answer)) return;
+      if (Date.now() > giveUpAt) throw new Error(`${id} did not get there: ${JSON.stringify(answer)}`);
+      await delay(200);
+    }
+  };
+  const phase = (id, wanted) => until(id, (answer) => answer.databases.every((database) => database.phase === wanted));
+  const stop = (id) =>
+    cli('workflow', 'signal', '-w', id, '--name', 'stopReplication', '--input', '{"reason":"cutover"}');
+  const ended = (id) => cli('workflow', 'result', '-w', id).catch(() => undefined);
+  const keep = async (workflowId, name) =>
+    save(name, JSON.parse(await cli('workflow', 'show', '-w', workflowId, '--output', 'json')));
+  const dropTargets = async () => {
+    for (const database of ['shop', 'ledger'])
+      await target.psql('postgres', `DROP DATABASE IF EXISTS ${database} WITH (FORCE)`);
+  };
+
+  await start('check', {}, 'validateCluster');
+  await ended('check');
+  await keep('check', 'validate-cluster');
+
+  await start('blue-green', {});
+  await phase('blue-green', 'streaming');
+  await stop('blue-green');
+  await ended('blue-green');
+  await keep('blue-green', 'cluster-stopped-by-signal');
+  await keep('blue-green/shop', 'database-by-replication');
+
+  await dropTargets();
+  await start('by-dump', { method: 'dump', databases: { include: ['shop'] } });
+  await ended('by-dump');
+  await keep('by-dump/shop', 'database-by-dump');
+
+  // A row that only the target has stands in the way of the same row of the source: the cutover parks.
+  await dropTargets();
+  await start('parked', { databases: { include: ['shop'] }, stop: { fence: 'read-only' } });
+  await phase('parked', 'streaming');
+  await target.psql('shop', `INSERT INTO customer VALUES (101, 'stray')`);
+  await source.psql('shop', `INSERT INTO customer VALUES (101, 'Customer 101')`);
+  await stop('parked');
+  await until('parked', ({ attention }) => attention?.includes('resolve with'));
+  await target.psql('shop', 'DELETE FROM customer WHERE id = 101');
+  await cli('workflow', 'update', 'execute', '-w', 'parked', '--name', 'resolve', '--input', '{"action":"retry"}');
+  await phase('parked', 'streaming');
+  await until('parked', ({ attention }) => attention === null);
+  await stop('parked');
+  await ended('parked');
+  await keep('parked', 'cluster-resolved');
+  await keep('parked/shop', 'database-parked-and-resolved');
+
+  await dropTargets();
+  await start('cancelled', { databases: { include: ['ledger'] } });
+  await phase('cancelled', 'streaming');
+  await cli('workflow', 'cancel', '-w', 'cancelled');
+  await ended('cancelled');
+  await keep('cancelled', 'cluster-cancelled');
+  await keep('cancelled/ledger', 'database-cancelled');
+}
+
+async function startWorker(env) {
+  const worker = spawn(process.execPath, [path.join(root, 'bin', 'pgtransit'), 'worker'], {
+    env: { ...process.env, ...env, PGTRANSIT_TASK_QUEUE: 'pgtransit' },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  own({ pid: worker.pid });
+  const ended = once(worker, 'exit').then(() => Promise.reject(new Error('The worker ended.')));
+  ended.catch(() => undefined);
+  const ready = new Promise((resolve) => {
+    createInterface({ input: worker.stdout }).on('line', (line) => line.startsWith('ready') && resolve());
+  });
+  await Promise.race([ready, ended]);
+}
+
+function save(name, history) {
+  const events = history.events.map((event) => JSON.stringify(scrub(event)));
+  const text = `{"events":[\n${events.join(',\n')}\n]}\n`;
+  const payloads = [...text.matchAll(/"data":"([^"]*)"/g)].map(([, data]) => Buffer.from(data, 'base64').toString());
+  const told = [os.hostname(), root].filter((secret) => [text, ...payloads].some((part) => part.includes(secret)));
+  if (told.length > 0) throw new Error(`The history ${name} tells about this machine: ${told.join(', ')}.`);
+  const last = history.events.at(-1).eventType;
+  writeFileSync(path.join(folder, `${name}.json`), text);
+  console.log(`${name}: ${events.length} events, ${Math.round(text.length / 1024)} kB, ${last}`);
+}
+
+/** Who ran it, and on which machine, is of no use to a replay. */
+function scrub(value) {
+  if (Array.isArray(value)) return value.map(scrub);
+  if (typeof value !== 'object' || value === null) return value;
+  const sticky = value.kind === 'TASK_QUEUE_KIND_STICKY' ? { name: 'sticky' } : {};
+  const entries = Object.entries({ ...value, ...sticky }).map(([key, entry]) => [
+    key,
+    key === 'identity' ? 'recording' : scrub(entry),
+  ]);
+  return Object.fromEntries(entries);
+}
+
+// What this process started ends with it (lab/processes.ts).
+main().then(
+  () => process.exit(0),
+  (error) => {
+    console.error(error instanceof Error ? error.message : error);
+    process.exit(1);
+  },
+);
