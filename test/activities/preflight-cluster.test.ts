@@ -2,12 +2,12 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { PlanInput } from './preflight-support.ts';
 import { errorsOf, inspectCluster, inspectDatabase, migrationOf, recheck, withCode } from './preflight-support.ts';
-import type { PostgresServer } from '../support/postgres-server.ts';
-import { startPostgres } from '../support/postgres-server.ts';
+import type { PostgresServer } from '../../lab/postgres-server.ts';
+import { startPostgres } from '../../lab/postgres-server.ts';
 import { makeServerDir } from '../../lab/postgres-template.ts';
-import { own } from '../support/processes.ts';
-import { runProgram } from '../support/run-program.ts';
-import { workDir } from '../support/tools.ts';
+import { own } from '../../lab/processes.ts';
+import { runProgram } from '../../lab/run-program.ts';
+import { workDir } from '../../lab/tools.ts';
 
 let source: PostgresServer;
 let target: PostgresServer;

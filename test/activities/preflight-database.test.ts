@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { beforeAll, describe, expect, it } from 'vitest';
-import type { PostgresAccess } from '../support/postgres-access.ts';
+import type { PostgresAccess } from '../../lab/postgres-access.ts';
 import { createDatabase, useServer } from '../support/servers.ts';
 import type { PlanInput, Servers } from './preflight-support.ts';
 import { errorsOf, inspectDatabase, migrationOf, recheck, withCode } from './preflight-support.ts';

@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
 import { generationName } from '../../src/contract.ts';
 import { readLag } from '../../src/postgres/lag.ts';
-import { startPostgres } from '../support/postgres-server.ts';
+import { startPostgres } from '../../lab/postgres-server.ts';
 import { countRows, eventually, runActivity } from '../support/copy-fixture.ts';
 import type { ReplicationFixture, ReplicationOptions } from '../support/replication-fixture.ts';
 import { replicationFixture, runInBackground, startWriter } from '../support/replication-fixture.ts';

@@ -9,8 +9,8 @@ import { connect } from '../../src/postgres/connection.ts';
 import type { Endpoint } from '../../src/postgres/connection.ts';
 import { parseConnInfo } from '../../src/postgres/conninfo.ts';
 import { runActivity } from '../support/copy-fixture.ts';
-import type { PostgresServer } from '../support/postgres-server.ts';
-import { startPostgres } from '../support/postgres-server.ts';
+import type { PostgresServer } from '../../lab/postgres-server.ts';
+import { startPostgres } from '../../lab/postgres-server.ts';
 import { fixtureSql } from '../support/schema-fixture.ts';
 
 let source: PostgresServer;

@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { applicationName, generationName } from '../../src/contract.ts';
 import type { Session } from '../../src/postgres/connection.ts';
 import { detachHolder, openHolder } from '../../src/postgres/snapshot.ts';
-import { startPostgres } from '../support/postgres-server.ts';
+import { startPostgres } from '../../lab/postgres-server.ts';
 import { countRows, eventually, runActivity } from '../support/copy-fixture.ts';
 import type { ReplicationFixture, ReplicationOptions } from '../support/replication-fixture.ts';
 import { replicationFixture, runInBackground } from '../support/replication-fixture.ts';

@@ -2,10 +2,10 @@ import { existsSync, mkdtempSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { bundleWorkflowCode, DefaultLogger } from '@temporalio/worker';
 import type { TestProject } from 'vitest/node';
-import { startPostgres } from './postgres-server.ts';
-import { own } from './processes.ts';
-import { startTemporalServer } from './temporal-server.ts';
-import { pgBin, projectRoot, temporalCliPath, testMajors, workDir } from './tools.ts';
+import { startPostgres } from '../../lab/postgres-server.ts';
+import { own } from '../../lab/processes.ts';
+import { startTemporalServer } from '../../lab/temporal-server.ts';
+import { pgBin, projectRoot, temporalCliPath, testMajors, workDir } from '../../lab/tools.ts';
 import './servers.ts';
 
 /** What all test files of a run share: one Temporal server, one PostgreSQL server a major, one workflow bundle. */

@@ -16,7 +16,7 @@ import type { Session } from '../../src/postgres/connection.ts';
 import { connect } from '../../src/postgres/connection.ts';
 import { parseConnInfo } from '../../src/postgres/conninfo.ts';
 import { createLedger } from '../../src/postgres/ledger.ts';
-import type { PostgresAccess } from './postgres-access.ts';
+import type { PostgresAccess } from '../../lab/postgres-access.ts';
 import { runActivity } from './copy-fixture.ts';
 import { createDatabase, dropDatabase, useServer } from './servers.ts';
 

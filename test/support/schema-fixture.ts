@@ -11,9 +11,9 @@ import type { Session } from '../../src/postgres/connection.ts';
 import { connect } from '../../src/postgres/connection.ts';
 import { parseConnInfo } from '../../src/postgres/conninfo.ts';
 import { runActivity } from './copy-fixture.ts';
-import type { PostgresAccess } from './postgres-access.ts';
-import { cleanEnv } from './postgres-access.ts';
-import { runProgram } from './run-program.ts';
+import type { PostgresAccess } from '../../lab/postgres-access.ts';
+import { cleanEnv } from '../../lab/postgres-access.ts';
+import { runProgram } from '../../lab/run-program.ts';
 import { createDatabase, dropDatabase, useServer } from './servers.ts';
 
 export interface SchemaFixtureOptions {

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 import { inject } from 'vitest';
-import { postgresAccess, type PostgresAccess } from './postgres-access.ts';
-import { startPostgres } from './postgres-server.ts';
-import { testMajors } from './tools.ts';
+import { postgresAccess, type PostgresAccess } from '../../lab/postgres-access.ts';
+import { startPostgres } from '../../lab/postgres-server.ts';
+import { testMajors } from '../../lab/tools.ts';
 
 declare module 'vitest' {
   export interface ProvidedContext {

@@ -3,11 +3,11 @@ import path from 'node:path';
 import { Client, Connection } from '@temporalio/client';
 import pg from 'pg';
 import { describe, expect, inject, it } from 'vitest';
-import { startPostgres } from '../support/postgres-server.ts';
-import { own } from '../support/processes.ts';
+import { startPostgres } from '../../lab/postgres-server.ts';
+import { own } from '../../lab/processes.ts';
 import { createDatabase, dropDatabase, useServer } from '../support/servers.ts';
-import { startTemporalServer } from '../support/temporal-server.ts';
-import { pgVersion, testMajors, workDir } from '../support/tools.ts';
+import { startTemporalServer } from '../../lab/temporal-server.ts';
+import { pgVersion, testMajors, workDir } from '../../lab/tools.ts';
 
 const scratch = mkdtempSync(path.join(workDir(), 'scratch-'));
 own({ remove: [scratch] });

@@ -1,1 +1,0 @@
-export * from '../../lab/postgres-server.ts'; // moves

@@ -1,1 +1,0 @@
-export * from '../../lab/run-program.ts'; // moves

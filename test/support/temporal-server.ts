@@ -1,1 +1,0 @@
-export * from '../../lab/temporal-server.ts'; // moves
