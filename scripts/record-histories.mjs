@@ -33,6 +33,9 @@ const SCHEMA = `
   INSERT INTO "order" (customer) SELECT 1 + n % 100 FROM generate_series(1, 1000) n;
   CREATE MATERIALIZED VIEW orders AS SELECT customer, count(*) FROM "order" GROUP BY customer;`;
 
+/** One lane of each kind is enough where lanes are not the point. */
+const FEW_LANES = { databases: 1, copy: 1, index: 1 };
+
 const GIVE_UP_MS = 120_000;
 
 async function main() {
@@ -99,13 +102,13 @@ async function main() {
   await keep('blue-green/shop', 'database-by-replication');
 
   await dropTargets();
-  await start('by-dump', { method: 'dump', databases: { include: ['shop'] } });
+  await start('by-dump', { method: 'dump', databases: { include: ['shop'] }, parallelism: FEW_LANES });
   await ended('by-dump');
   await keep('by-dump/shop', 'database-by-dump');
 
   // A row that only the target has stands in the way of the same row of the source: the cutover parks.
   await dropTargets();
-  await start('parked', { databases: { include: ['shop'] }, stop: { fence: 'read-only' } });
+  await start('parked', { databases: { include: ['shop'] }, stop: { fence: 'read-only' }, parallelism: FEW_LANES });
   await phase('parked', 'streaming');
   await target.psql('shop', `INSERT INTO customer VALUES (101, 'stray')`);
   await source.psql('shop', `INSERT INTO customer VALUES (101, 'Customer 101')`);
@@ -120,7 +123,7 @@ async function main() {
   await keep('parked/shop', 'database-parked-and-resolved');
 
   await dropTargets();
-  await start('cancelled', { databases: { include: ['ledger'] } });
+  await start('cancelled', { databases: { include: ['ledger'] }, parallelism: FEW_LANES });
   await phase('cancelled', 'streaming');
   await cli('workflow', 'cancel', '-w', 'cancelled');
   await ended('cancelled');
@@ -155,11 +158,16 @@ function save(name, history) {
 /** What each step was given, and what is shown beside it: a replay compares names and order only, and they are big. */
 const LEFT_OUT = [
   ['activityTaskScheduledEventAttributes', ['input', 'header', 'retryPolicy']],
+  ['activityTaskStartedEventAttributes', ['requestId', 'workerVersion']],
+  ['workflowTaskScheduledEventAttributes', ['taskQueue', 'startToCloseTimeout']],
+  ['workflowTaskStartedEventAttributes', ['requestId', 'workerVersion']],
   ['signalExternalWorkflowExecutionInitiatedEventAttributes', ['input', 'header']],
   ['workflowTaskCompletedEventAttributes', ['workerVersion', 'meteringMetadata']],
 ];
 
-function slim({ userMetadata: _shown, ...event }) {
+function slim(event) {
+  delete event.userMetadata;
+  delete event.taskId;
   for (const [attributes, fields] of LEFT_OUT) for (const field of fields) delete event[attributes]?.[field];
   return event;
 }
