@@ -60,7 +60,7 @@ export function nodeTable({ summaries }: SetReport): string {
 }
 
 export function setHeading({ set }: SetReport): string {
-  const share = set.tables > 1 ? `, ${Math.round(set.biggest * 100)} % of it in one` : '';
+  const share = set.tables > 1 && set.biggest >= 0.1 ? `, ${Math.round(set.biggest * 100)} % of it in one` : '';
   const tables = set.tables === 1 ? '1 table' : `${set.tables} tables`;
   return `${set.name}: ${megabytes(set.bytes)} in ${tables}${share}, ${set.indexes} indexes with those of keys`;
 }

@@ -13,6 +13,8 @@ export interface StartTemporalOptions {
   dbFile?: string;
   port?: number;
   uiPort?: number;
+  /** Of the server's dynamic configuration, e.g. a lower limit. */
+  dynamicConfig?: Readonly<Record<string, string>>;
   /** Without the Web UI. Default: true, unless `uiPort` is given. */
   headless?: boolean;
 }
@@ -55,6 +57,10 @@ export async function startTemporalServer(options: StartTemporalOptions = {}): P
     ...['server', 'start-dev', '--ip', '127.0.0.1', '--port', String(port), '--log-level', 'warn'],
     ...(headless ? ['--headless'] : ['--ui-port', String(uiPort)]),
     ...(options.dbFile === undefined ? [] : ['--db-filename', options.dbFile]),
+    ...Object.entries(options.dynamicConfig ?? {}).flatMap(([key, value]) => [
+      '--dynamic-config-value',
+      `${key}=${value}`,
+    ]),
     ...SEARCH_ATTRIBUTES.flatMap((name) => ['--search-attribute', `${name}=Keyword`]),
   ];
 

@@ -157,7 +157,18 @@ function save(name, history) {
 
 /** What each step was given, and what is shown beside it: a replay compares names and order only, and they are big. */
 const LEFT_OUT = [
-  ['activityTaskScheduledEventAttributes', ['input', 'header', 'retryPolicy']],
+  [
+    'activityTaskScheduledEventAttributes',
+    [
+      'input',
+      'header',
+      'retryPolicy',
+      'scheduleToCloseTimeout',
+      'scheduleToStartTimeout',
+      'startToCloseTimeout',
+      'heartbeatTimeout',
+    ],
+  ],
   ['activityTaskStartedEventAttributes', ['requestId', 'workerVersion']],
   ['workflowTaskScheduledEventAttributes', ['taskQueue', 'startToCloseTimeout']],
   ['workflowTaskStartedEventAttributes', ['requestId', 'workerVersion']],
@@ -177,10 +188,9 @@ function scrub(value) {
   if (Array.isArray(value)) return value.map(scrub);
   if (typeof value !== 'object' || value === null) return value;
   const sticky = value.kind === 'TASK_QUEUE_KIND_STICKY' ? { name: 'sticky' } : {};
-  const entries = Object.entries({ ...value, ...sticky }).map(([key, entry]) => [
-    key,
-    key === 'identity' ? 'recording' : scrub(entry),
-  ]);
+  const entries = Object.entries({ ...value, ...sticky })
+    .filter(([key]) => key !== 'identity')
+    .map(([key, entry]) => [key, scrub(entry)]);
   return Object.fromEntries(entries);
 }
 

@@ -1,4 +1,4 @@
-import { CancellationScope, condition, isCancellation } from '@temporalio/workflow';
+import { CancellationScope, condition, isCancellation, workflowInfo } from '@temporalio/workflow';
 import { readFailure } from '../src/domain/application-failure.ts';
 import { Compensations } from './compensation.ts';
 import type { DatabaseRun } from './database-run.ts';
@@ -7,12 +7,16 @@ import { step } from './step.ts';
 /**
  * Streams until somebody asks to stop, then stops so that nothing is lost. Returns the bytes of WAL that the source
  * wrote after the mark. A stop that fails is put back, the replication goes on, and the operator is asked.
+ * `goOnAfresh` throws what continues this workflow with a fresh history: replications last for weeks.
  */
-export async function streamUntilCutOver(run: DatabaseRun): Promise<number> {
+export async function streamUntilCutOver(run: DatabaseRun, goOnAfresh: () => Promise<never>): Promise<number> {
   const { m, status } = run;
   for (;;) {
     status.enter('streaming', 'Every change on the source arrives on the target.');
-    if (m.plan.stop.when === 'signal') await condition(() => run.stopRequested !== null);
+    if (m.plan.stop.when === 'signal') {
+      await condition(() => run.stopRequested !== null || workflowInfo().continueAsNewSuggested);
+      if (run.stopRequested === null) await goOnAfresh();
+    }
     try {
       return await cutOver(run);
     } catch (error) {

@@ -6,6 +6,7 @@ import type { FailureType } from '../src/domain/failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import { Compensations } from './compensation.ts';
+import type { CarriedStatus } from './database-status.ts';
 import { DatabaseStatus } from './database-status.ts';
 import {
   databaseProgressQuery,
@@ -26,21 +27,29 @@ const NEVER_PARKED: readonly (FailureType | 'Unknown')[] = ['SnapshotLost', 'Slo
 /** Steps that an operator may leave out; a copy or a drain is never among them. */
 const SKIPPABLE: readonly (keyof Activities)[] = ['refreshMaterializedViews'];
 
+/** What a streaming run hands to the next one when its history has become long. */
+export interface CarriedRun {
+  status: CarriedStatus;
+  warnings: string[];
+}
+
 /** One run of `migrateDatabase`: what its steps share, and the messages that it answers. */
 export class DatabaseRun {
   readonly m: Migration;
   readonly status: DatabaseStatus;
   readonly compensations = new Compensations();
-  readonly warnings: string[] = [];
+  readonly warnings: string[];
   readonly #parking: Parking;
   #stop: StopRequest | null = null;
 
   constructor(
     m: Migration,
     options: { searchAttributes: boolean; reportEveryMs: number; stopRequested: StopRequest | null },
+    carried: CarriedRun | null,
   ) {
     this.m = m;
-    this.status = new DatabaseStatus(m, options);
+    this.warnings = [...(carried?.warnings ?? [])];
+    this.status = new DatabaseStatus(m, options, carried?.status ?? null);
     this.#parking = new Parking((sentence) => this.status.park(sentence));
     this.#stop = options.stopRequested;
     this.#answerMessages();
@@ -48,6 +57,10 @@ export class DatabaseRun {
 
   get stopRequested(): StopRequest | null {
     return this.#stop;
+  }
+
+  carry(): CarriedRun {
+    return { status: this.status.carry(), warnings: this.warnings };
   }
 
   /** After a cutover that was put back: the next one needs to be asked for again. */

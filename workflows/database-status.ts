@@ -13,6 +13,13 @@ import type { DatabaseProgress } from '../src/domain/progress.ts';
 import { databaseDetails } from './details.ts';
 import { databaseProgressSignal } from './messages.ts';
 
+/** What a run hands to the next one when its history has become long. */
+export interface CarriedStatus {
+  seconds: Partial<Record<Phase, number>>;
+  measured: Measurement | null;
+  newsToParent: number;
+}
+
 /**
  * Where one database's migration stands, and everybody who is told: the query, the search attributes, the Web UI's
  * current details, and the parent, which cannot query its children.
@@ -21,18 +28,26 @@ export class DatabaseStatus {
   readonly #m: Migration;
   readonly #searchAttributes: boolean;
   readonly #reportEveryMs: number;
-  readonly #seconds: Partial<Record<Phase, number>> = {};
+  readonly #seconds: Partial<Record<Phase, number>>;
   #phase: Phase = 'preparing';
   #phaseSince = Date.now();
   #parked: string | null = null;
   #problem: string | null = null;
   #message = '';
-  #measured: Measurement | null = null;
+  #measured: Measurement | null;
   #toldParent = 0;
-  #newsToParent = 0;
+  #newsToParent: number;
 
-  constructor(m: Migration, options: { searchAttributes: boolean; reportEveryMs: number }) {
+  constructor(
+    m: Migration,
+    options: { searchAttributes: boolean; reportEveryMs: number },
+    carried: CarriedStatus | null,
+  ) {
     this.#m = m;
+    this.#seconds = { ...carried?.seconds };
+    this.#measured = carried?.measured ?? null;
+    this.#newsToParent = carried?.newsToParent ?? 0;
+    if (carried !== null) this.#phase = 'streaming';
     this.#searchAttributes = options.searchAttributes;
     this.#reportEveryMs = options.reportEveryMs;
     if (this.#searchAttributes)
@@ -58,6 +73,10 @@ export class DatabaseStatus {
   seconds(): Partial<Record<Phase, number>> {
     this.#countSeconds();
     return { ...this.#seconds };
+  }
+
+  carry(): CarriedStatus {
+    return { seconds: this.seconds(), measured: this.#measured, newsToParent: this.#newsToParent };
   }
 
   enter(phase: Phase, message: string): void {

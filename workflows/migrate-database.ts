@@ -1,4 +1,4 @@
-import { CancellationScope, isCancellation, workflowInfo } from '@temporalio/workflow';
+import { CancellationScope, continueAsNew, ContinueAsNew, isCancellation, workflowInfo } from '@temporalio/workflow';
 import type { StopRequest } from '../src/contract.ts';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
@@ -8,6 +8,7 @@ import type { Method, Plan } from '../src/domain/plan.ts';
 import type { DatabaseReport } from '../src/domain/progress.ts';
 import { capDatabaseReport } from '../src/domain/progress.ts';
 import { streamUntilCutOver } from './cut-over.ts';
+import type { CarriedRun } from './database-run.ts';
 import { DatabaseRun } from './database-run.ts';
 import { measure, measuring } from './measuring.ts';
 import { step } from './step.ts';
@@ -22,6 +23,8 @@ export interface DatabaseMigrationInput {
   searchAttributes: boolean;
   reportEveryMs: number;
   stopRequested: StopRequest | null;
+  /** From the run before, when this one goes on streaming with a fresh history. */
+  carried?: CarriedRun;
 }
 
 /** Until the copy is sealed there is one generation; its number is in every name from the start. */
@@ -40,33 +43,41 @@ export async function migrateDatabase(input: DatabaseMigrationInput): Promise<Da
     plan,
     servers,
   };
-  const run = new DatabaseRun(m, input);
+  const run = new DatabaseRun(m, input, input.carried ?? null);
   try {
-    const report = await migrate(run);
+    const report = await migrate(run, input);
     run.status.enter('done', report.message);
     return { ...report, seconds: run.status.seconds() };
   } catch (error) {
+    if (error instanceof ContinueAsNew) throw error;
     throw await undone(run, error);
   }
 }
 
-async function migrate(run: DatabaseRun): Promise<DatabaseReport> {
+async function migrate(run: DatabaseRun, input: DatabaseMigrationInput): Promise<DatabaseReport> {
   const { m, status } = run;
   const { database } = m;
 
-  status.enter('preparing', 'Setting up the database, its snapshot and its schema.');
-  await step('recheck', `${database}: check once more that nothing is in the way`, m);
+  const streams = input.carried !== undefined;
+  if (!streams) {
+    status.enter('preparing', 'Setting up the database, its snapshot and its schema.');
+    await step('recheck', `${database}: check once more that nothing is in the way`, m);
+  }
   run.compensations.add('undo everything on both servers', () =>
     step('undo', `${database}: undo what was made on both servers`, m),
   );
-  await step('createDatabase', `${database}: create the database on the target`, m);
+  if (!streams) await step('createDatabase', `${database}: create the database on the target`, m);
 
   let walAfterMarkBytes: number | null = null;
   if (m.method === 'schema-only') await copySchemaOnly(run);
   else
     await measuring(run, async () => {
-      await copyDatabase(run);
-      if (m.method === 'replication') walAfterMarkBytes = await replicate(run);
+      if (!streams) await copyDatabase(run);
+      if (m.method !== 'replication') return;
+      if (!streams) await subscribe(run);
+      walAfterMarkBytes = await streamUntilCutOver(run, () =>
+        continueAsNew<typeof migrateDatabase>({ ...input, carried: run.carry() }),
+      );
     });
 
   status.enter('finishing', 'Restoring the last settings.');
@@ -139,14 +150,13 @@ async function copyDatabase(run: DatabaseRun): Promise<void> {
   await run.attempt('refreshMaterializedViews', `${database}: refresh the materialized views`, m);
 }
 
-/** Follows the source until the cutover. Returns the bytes of WAL written on the source after the mark. */
-async function replicate(run: DatabaseRun): Promise<number> {
+/** From here on every change follows. */
+async function subscribe(run: DatabaseRun): Promise<void> {
   const { m, status } = run;
   await run.attempt('createSubscription', `${m.database}: subscribe to the source`, m);
   status.enter('catching-up', 'Applying what was written during the copy.');
   await run.attempt('waitForCatchUp', `${m.database}: wait until the target has caught up`, m);
   await measure(run);
-  return streamUntilCutOver(run);
 }
 
 /** Side by side. When one fails for good the other is cancelled, since it may wait for what will never come. */

@@ -44,7 +44,7 @@ async function cancelled(
     release = await until(migration);
     const asked = Date.now();
     await migration.handle.cancel();
-    const end = await migration.handle.result().catch((error: unknown) => error);
+    const end: unknown = await migration.handle.result().catch((error: unknown) => error);
     expect(Date.now() - asked).toBeLessThan(BOUND_MS);
     expect(end).toBeInstanceOf(WorkflowFailedError);
     expect((end as WorkflowFailedError).cause).toBeInstanceOf(CancelledFailure);
@@ -82,7 +82,7 @@ describe.concurrent('cancelling leaves nothing behind, and the source can be wri
     await cancelled(database, async () => {
       const hold = await holdAt(target, database, place);
       await hold.reached();
-      return hold.release;
+      return () => hold.release();
     });
   });
 
@@ -103,7 +103,7 @@ describe.concurrent('cancelling leaves nothing behind, and the source can be wri
         await lock.reached();
         await migration.signalStop();
         await migration.pending(database, 'waitForDrain');
-        return lock.release;
+        return () => lock.release();
       },
       { stop: { maxLagBytes: 1e12, fence: 'read-only' } },
     );
@@ -116,7 +116,11 @@ describe.concurrent('cancelling leaves nothing behind, and the source can be wri
     await cancelled(
       'cancel_parked',
       async (migration) => {
-        const { attention } = await eventually(migration.progress, (progress) => progress.attention !== null, 60_000);
+        const { attention } = await eventually(
+          () => migration.progress(),
+          (progress) => progress.attention !== null,
+          60_000,
+        );
         expect(attention).toContain('not on this server');
         expect(attention).toContain('failing');
         return undefined;

@@ -176,6 +176,7 @@ async function migrate(database: string, method: 'dump' | 'schema-only', look: (
   try {
     const report = await migration.report();
     expect(report.databases[0]).toMatchObject({ database, method, status: 'done', walAfterMarkBytes: null });
+    expect(migration.worker.output()).not.toContain('Activity failed');
     await look();
     const schema = async (server: PostgresServer) => (await server.psql(database, SCHEMA_SEEN)).split('\n');
     expect(await schema(target)).toEqual(await schema(source));

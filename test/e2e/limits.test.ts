@@ -63,7 +63,7 @@ function watchProcesses(pid: number): { seen(): string; end(): void } {
     for (const { pid, parent } of processes) if (family.has(parent)) family.add(pid);
     for (const { pid, args } of processes) if (family.has(pid)) seen.add(args);
   };
-  const timer = setInterval(() => void look().catch(() => undefined), 50);
+  const timer = setInterval(() => void look().catch(() => undefined), 200);
   return { seen: () => [...seen].join('\n'), end: () => clearInterval(timer) };
 }
 
@@ -92,17 +92,20 @@ describe('the limits of a worker', () => {
     PATIENCE_MS,
   );
 
-  test.each(['dump', 'replication'] as const)(
-    'rows of 20 MB take less than 350 MB, by %s',
-    async (method) => {
-      const database = `big_rows_${method}`;
+  test(
+    'rows of 20 MB take less than 350 MB',
+    async () => {
+      const database = 'big_rows';
       await source.psql('postgres', `CREATE DATABASE ${database}`);
       await source.psql(
         database,
+        // Not compressed: that would only cost time.
         `CREATE TABLE big (id int PRIMARY KEY, words text, bytes bytea);
-       INSERT INTO big SELECT g, repeat(md5(g::text), 625000), decode(repeat(md5(g::text), 625000), 'hex') FROM generate_series(1, 10) g`,
+         ALTER TABLE big ALTER words SET STORAGE EXTERNAL, ALTER bytes SET STORAGE EXTERNAL;
+         INSERT INTO big SELECT g, CASE WHEN g < 6 THEN repeat(md5(g::text), 625000) END,
+                                CASE WHEN g > 5 THEN decode(repeat(md5(g::text), 1250000), 'hex') END FROM generate_series(1, 10) g`,
       );
-      await migrate([database], method, ({ worker }) => {
+      await migrate([database], 'dump', ({ worker }) => {
         expect(mostMemory(worker.pid)).toBeLessThan(350);
         return Promise.resolve();
       });

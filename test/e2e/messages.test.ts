@@ -118,7 +118,7 @@ describe.concurrent('messages', () => {
         await migration.worker.kill();
         others.push(await startWorkerProcess({ ...migration.env, SOURCE_SERVICE_URI: impostor.uri() }));
         const { attention } = await eventually(
-          migration.progress,
+          () => migration.progress(),
           (progress) => progress.attention?.includes('resolve with retry') === true,
           100_000,
         );

@@ -103,8 +103,8 @@ export async function withWorkers(
   activities: Partial<Activities>,
   work: (harness: Harness) => Promise<void>,
   databases?: string[],
+  address: string = inject('temporalAddress'),
 ): Promise<void> {
-  const address = inject('temporalAddress');
   const codePath = inject('workflowBundlePath');
   if (codePath === null) throw new Error('The workflow bundle was not built: see test/support/global-setup.ts.');
   const taskQueue = `test-${randomUUID()}`;
