@@ -154,7 +154,12 @@ describe.concurrent('kill -9 of the worker costs nothing', () => {
       const second = await startWorkerProcess(migration.env);
       try {
         await hold.release();
-        await migration.phase('streaming', PATIENCE_MS);
+        // A query that is handed to the sleeping worker is never answered.
+        await eventually(
+          () => migration.progress().catch(() => null),
+          (progress) => progress?.databases[0]?.phase === 'streaming',
+          PATIENCE_MS,
+        );
         const before = await finishedUnits(database);
         process.kill(migration.worker.pid, 'SIGCONT');
         await second.kill();
