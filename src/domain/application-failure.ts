@@ -6,7 +6,7 @@ import { FAILURES, MigrationError } from './failure.ts';
 export function toApplicationFailure(error: MigrationError, moreDetails: unknown[] = []): ApplicationFailure {
   const failure = ApplicationFailure.create({
     type: error.type,
-    message: `${error.message} ${error.details.next}`.trim(),
+    message: `${error.message}${error.message.endsWith('\n') ? '' : ' '}${error.details.next}`.trim(),
     nonRetryable: !error.retryable,
     details: [error.details, ...moreDetails],
   });

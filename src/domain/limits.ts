@@ -17,7 +17,7 @@ export const LIMITS = {
   /** How often a wait looks again (lag, drain, a locked unit, the holder). One cheap query each. */
   pollMs: 500,
   /** The first and the longest pause between two measurements of a database; it doubles in between. */
-  measureFirstMs: 5_000,
+  measureFirstMs: 2_000,
   measureMostMs: 300_000,
   /** Times the number of databases: how often a streaming child tells its parent, whose history 50,000 events bound. */
   reportToParentMs: 600_000,
