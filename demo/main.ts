@@ -1,12 +1,9 @@
-import { spawn } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
-import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
-import { own } from '../lab/processes.ts';
 import { startPostgres } from '../lab/postgres-server.ts';
 import type { TemporalServer } from '../lab/temporal-server.ts';
 import { startTemporalServer } from '../lab/temporal-server.ts';
-import { projectRoot, temporalCliPath } from '../lab/tools.ts';
+import { temporalCliPath } from '../lab/tools.ts';
+import { startWorkerProcess } from '../lab/worker-process.ts';
 import type { ClusterProgress, ClusterReport } from '../src/domain/progress.ts';
 import { compareDatabases } from './compare.ts';
 import { DEMO_DATABASES, loadDemoData } from './data.ts';
@@ -35,7 +32,7 @@ async function main(keep: boolean): Promise<number> {
   await loadDemoData(source);
 
   say('Starting a worker: ./bin/pgtransit worker');
-  await startWorker({
+  await startWorkerProcess({
     SOURCE_SERVICE_URI: source.uri('postgres'),
     TARGET_SERVICE_URI: target.uri('postgres'),
     TEMPORAL_ADDRESS: temporal.address,
@@ -79,27 +76,6 @@ async function main(keep: boolean): Promise<number> {
     equal &&= differences.length === 0;
   }
   return keepRunning(keep, temporal, equal ? 0 : 1);
-}
-
-/** A process of its own, as in production; it has ended its start when it says so. */
-async function startWorker(env: Record<string, string>): Promise<ChildProcess> {
-  const worker = spawn(process.execPath, [`${projectRoot}/bin/pgtransit`, 'worker'], {
-    env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  if (worker.pid !== undefined) own({ pid: worker.pid });
-  const lines: string[] = [];
-  await new Promise<void>((resolve, reject) => {
-    for (const stream of [worker.stdout, worker.stderr])
-      createInterface({ input: stream }).on('line', (line) => {
-        lines.push(line);
-        if (/^ready/.test(line)) resolve();
-      });
-    worker.once('exit', (code) =>
-      reject(new Error(`The worker ended with ${code ?? 'a signal'}:\n${lines.join('\n')}`)),
-    );
-  });
-  return worker;
 }
 
 /** Shows each change of the progress until `until` holds. */

@@ -7,20 +7,18 @@
  * The histories of a released version are never recorded again: they stand for migrations that run somewhere.
  */
 import { Buffer } from 'node:buffer';
-import { execFile, spawn, spawnSync } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { once } from 'node:events';
 import os from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
-import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { startPostgres } from '../dist/lab/postgres-server.js';
-import { own } from '../dist/lab/processes.js';
 import { startTemporalServer } from '../dist/lab/temporal-server.js';
 import { temporalCliPath } from '../dist/lab/tools.js';
+import { startWorkerProcess } from '../dist/lab/worker-process.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
@@ -52,7 +50,8 @@ async function main() {
     await source.psql('postgres', `CREATE DATABASE ${database}`);
     await source.psql(database, SCHEMA);
   }
-  await startWorker({
+  await startWorkerProcess({
+    PGTRANSIT_TASK_QUEUE: 'pgtransit',
     SOURCE_SERVICE_URI: source.uri('postgres'),
     TARGET_SERVICE_URI: target.uri('postgres'),
     TEMPORAL_ADDRESS: temporal.address,
@@ -128,20 +127,6 @@ async function main() {
   await cli('workflow', 'cancel', '-w', 'cancelled');
   await ended('cancelled');
   await keep('cancelled/ledger', 'database-cancelled');
-}
-
-async function startWorker(env) {
-  const worker = spawn(process.execPath, [path.join(root, 'bin', 'pgtransit'), 'worker'], {
-    env: { ...process.env, ...env, PGTRANSIT_TASK_QUEUE: 'pgtransit' },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  own({ pid: worker.pid });
-  const ended = once(worker, 'exit').then(() => Promise.reject(new Error('The worker ended.')));
-  ended.catch(() => undefined);
-  const ready = new Promise((resolve) => {
-    createInterface({ input: worker.stdout }).on('line', (line) => line.startsWith('ready') && resolve());
-  });
-  await Promise.race([ready, ended]);
 }
 
 function save(name, history) {

@@ -5,7 +5,7 @@ import type { ClusterProgress, ClusterReport, DatabaseReport } from '../../src/d
 import { startTemporalServer } from '../../lab/temporal-server.ts';
 import { DEFAULT_TASK_QUEUE, MESSAGE, WORKFLOW } from '../../src/contract.ts';
 import { peakMemoryBytes, processCpuSeconds } from '../cpu.ts';
-import { startWorker } from '../worker-process.ts';
+import { startWorkerProcess } from '../../lab/worker-process.ts';
 import { planOf, serverUris } from './engine.ts';
 import type { Method, Outcome, Task } from './method.ts';
 import { Stopwatch } from './method.ts';
@@ -21,7 +21,7 @@ function migrationMethod(title: string, method: 'dump' | 'replication'): Method 
     missing: () => null,
     async run(task, check) {
       const temporal = await startTemporalServer();
-      const worker = await startWorker({ ...serverUris(task), TEMPORAL_ADDRESS: temporal.address });
+      const worker = await startWorkerProcess({ ...serverUris(task), TEMPORAL_ADDRESS: temporal.address });
       const connection = await Connection.connect({ address: temporal.address });
       try {
         const client = new Client({ connection });

@@ -7,7 +7,8 @@ import { startTemporalServer } from '../../lab/temporal-server.ts';
 import { workDir } from '../../lab/tools.ts';
 import { HOLD_SCHEMA, holdAt, lockTable } from '../support/hold.ts';
 import type { LiveMigration } from '../support/live-migration.ts';
-import { expectEqual, leftovers, startMigration, startWorkerProcess } from '../support/live-migration.ts';
+import { startWorkerProcess } from '../../lab/worker-process.ts';
+import { expectEqual, leftovers, startMigration } from '../support/live-migration.ts';
 import { startTraffic } from '../support/traffic.ts';
 import { eventually } from '../support/workflow-harness.ts';
 

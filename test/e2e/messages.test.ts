@@ -6,8 +6,10 @@ import { freePort } from '../../lab/ports.ts';
 import { startPostgres, type PostgresServer } from '../../lab/postgres-server.ts';
 import { readFailure } from '../../src/domain/application-failure.ts';
 import { HOLD_SCHEMA, holdAt } from '../support/hold.ts';
-import type { LiveMigration, WorkerProcess } from '../support/live-migration.ts';
-import { expectEqual, leftovers, startMigration, startWorkerProcess } from '../support/live-migration.ts';
+import type { WorkerProcess } from '../../lab/worker-process.ts';
+import { startWorkerProcess } from '../../lab/worker-process.ts';
+import type { LiveMigration } from '../support/live-migration.ts';
+import { expectEqual, leftovers, startMigration } from '../support/live-migration.ts';
 import { TRAFFIC_SCHEMA } from '../support/traffic.ts';
 import { eventually } from '../support/workflow-harness.ts';
 

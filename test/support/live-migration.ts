@@ -1,51 +1,13 @@
-import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { once } from 'node:events';
-import { createInterface } from 'node:readline';
 import { Client, Connection } from '@temporalio/client';
 import type { WorkflowHandle } from '@temporalio/client';
 import { expect, inject } from 'vitest';
 import { compareDatabases } from '../../demo/compare.ts';
-import { own } from '../../lab/processes.ts';
 import type { PostgresAccess } from '../../lab/postgres-access.ts';
-import { projectRoot } from '../../lab/tools.ts';
+import type { WorkerProcess } from '../../lab/worker-process.ts';
+import { startWorkerProcess } from '../../lab/worker-process.ts';
 import type { ClusterProgress, ClusterReport } from '../../src/domain/progress.ts';
 import { eventually } from './workflow-harness.ts';
-
-export interface WorkerProcess {
-  pid: number;
-  /** Everything that it has printed. */
-  output(): string;
-  /** SIGKILL, and waits for the end. */
-  kill(): Promise<void>;
-  /** SIGTERM, and waits for the end. */
-  stop(): Promise<void>;
-}
-
-/** `pgtransit worker` as users run it; ready when this returns. */
-export async function startWorkerProcess(env: Record<string, string>): Promise<WorkerProcess> {
-  const child = spawn(process.execPath, [`${projectRoot}/bin/pgtransit`, 'worker'], {
-    env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const pid = child.pid ?? 0;
-  const disown = own({ pid });
-  const lines: string[] = [];
-  const ended = once(child, 'exit').then(disown);
-  await new Promise<void>((resolve, reject) => {
-    for (const stream of [child.stdout, child.stderr])
-      createInterface({ input: stream }).on('line', (line) => {
-        lines.push(line);
-        if (line.startsWith('ready')) resolve();
-      });
-    void ended.then(() => reject(new Error(`The worker ended:\n${lines.join('\n')}`)));
-  });
-  const end = async (signal: NodeJS.Signals): Promise<void> => {
-    child.kill(signal);
-    await ended;
-  };
-  return { pid, output: () => lines.join('\n'), kill: () => end('SIGKILL'), stop: () => end('SIGTERM') };
-}
 
 /** One migration between two servers, on a task queue of its own, by worker processes that a test may kill. */
 export interface LiveMigration {

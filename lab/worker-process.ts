@@ -1,17 +1,21 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
-import { own } from '../lab/processes.ts';
-import { projectRoot } from '../lab/tools.ts';
+import { own } from './processes.ts';
+import { projectRoot } from './tools.ts';
 
 export interface WorkerProcess {
   pid: number;
+  /** Everything that it has printed. */
+  output(): string;
+  /** SIGKILL, and waits for the end. */
+  kill(): Promise<void>;
   /** SIGTERM, and waits for the end. */
   stop(): Promise<void>;
 }
 
 /** `pgtransit worker` as users run it; it polls its queues when this returns. */
-export async function startWorker(env: Record<string, string>): Promise<WorkerProcess> {
+export async function startWorkerProcess(env: Readonly<Record<string, string>>): Promise<WorkerProcess> {
   const child = spawn(process.execPath, [`${projectRoot}/bin/pgtransit`, 'worker'], {
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -28,11 +32,9 @@ export async function startWorker(env: Record<string, string>): Promise<WorkerPr
       });
     void ended.then(() => reject(new Error(`The worker ended:\n${lines.join('\n')}`)));
   });
-  return {
-    pid,
-    stop: async () => {
-      child.kill('SIGTERM');
-      await ended;
-    },
+  const end = async (signal: NodeJS.Signals): Promise<void> => {
+    child.kill(signal);
+    await ended;
   };
+  return { pid, output: () => lines.join('\n'), kill: () => end('SIGKILL'), stop: () => end('SIGTERM') };
 }
