@@ -6,7 +6,7 @@ import { watchApply } from '../src/postgres/apply-watch.ts';
 import { endSessions } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { displayName, quoteLiteral } from '../src/postgres/identifier.ts';
-import { bytesUnconfirmed, confirmedLsn, flushLsn } from '../src/postgres/lag.ts';
+import { bytesUnconfirmed, confirmedLsn, emitMark, flushLsn } from '../src/postgres/lag.ts';
 import { recordWarning } from '../src/postgres/ledger.ts';
 import { dropPublication } from '../src/postgres/publication.ts';
 import { isPublished, listTables } from '../src/postgres/scope.ts';
@@ -103,13 +103,9 @@ export function createReplicationActivities(deps: ActivityDeps) {
 
     /** The last thing in the source's WAL that must arrive. A second mark is only a later one. */
     async mark(m: Migration): Promise<{ markLsn: string }> {
-      return withSession(openSource(deps, m, 'control'), 'marking the end', async (source) => {
-        await source.query('SET synchronous_commit = on');
-        await source.query(`SELECT pg_logical_emit_message(true, 'pgtransit', $1)`, [m.id]);
-        // A new statement: within the first one the message is not flushed yet. Flush, not insert: the insert position
-        // may lie behind a page boundary that nobody confirms for seconds.
-        return { markLsn: await flushLsn(source) };
-      });
+      return withSession(openSource(deps, m, 'control'), 'marking the end', async (source) => ({
+        markLsn: await emitMark(source, m.id),
+      }));
     },
 
     async waitForDrain(m: Migration, markLsn: string): Promise<void> {
@@ -150,6 +146,8 @@ export function createReplicationActivities(deps: ActivityDeps) {
      */
     async walAfterMark(m: Migration): Promise<number> {
       return onBoth(m, 'looking for what was written after the mark', async (source, target, names) => {
+        // Decoding sees what is flushed: what the application committed asynchronously is to be seen too.
+        await emitMark(source, m.id);
         let bytes = 0;
         for (const name of names) {
           // The walsender notices a moment later than the target that its worker is gone.

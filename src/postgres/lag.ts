@@ -45,6 +45,18 @@ export async function readLag(source: Session, target: Session, names: readonly 
   };
 }
 
+/**
+ * Writes a message into the WAL and waits until it is on disk, and with it everything that was committed before, also
+ * asynchronously. Returns the position that a slot has confirmed when it has confirmed all of that.
+ */
+export async function emitMark(source: Session, id: string): Promise<string> {
+  await source.query('SET synchronous_commit = on');
+  await source.query(`SELECT pg_logical_emit_message(true, 'pgtransit', $1)`, [id]);
+  // A new statement: within the first one the message is not flushed yet. Flush, not insert: the insert position may
+  // lie behind a page boundary that nobody confirms for seconds.
+  return flushLsn(source);
+}
+
 export const flushLsn = async (source: Session): Promise<string> =>
   (await source.one<{ lsn: string }>('SELECT pg_current_wal_flush_lsn()::text AS lsn')).lsn;
 
