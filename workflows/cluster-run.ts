@@ -1,0 +1,321 @@
+import { defineSearchAttributeKey } from '@temporalio/common';
+import type { ChildWorkflowHandle } from '@temporalio/workflow';
+import {
+  ApplicationFailure,
+  CancellationScope,
+  ChildWorkflowFailure,
+  condition,
+  isCancellation,
+  ParentClosePolicy,
+  setCurrentDetails,
+  setHandler,
+  startChild,
+  upsertSearchAttributes,
+  workflowInfo,
+} from '@temporalio/workflow';
+import type { ResolveRequest, StopRequest } from '../src/contract.ts';
+import { childWorkflowId, SEARCH_ATTRIBUTE } from '../src/contract.ts';
+import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
+import { MigrationError } from '../src/domain/failure.ts';
+import type { ClusterInspection, DatabaseInspection } from '../src/domain/migration.ts';
+import { hasEnded, PHASES, slowestPhase } from '../src/domain/phase.ts';
+import type { Phase } from '../src/domain/phase.ts';
+import type { Plan } from '../src/domain/plan.ts';
+import type {
+  ClusterProgress,
+  ClusterReport,
+  DatabaseProgress,
+  DatabaseReport,
+  RoleReport,
+} from '../src/domain/progress.ts';
+import { capClusterReport } from '../src/domain/progress.ts';
+import { refuse } from './database-run.ts';
+import { reportEveryMs } from './database-status.ts';
+import { clusterDetails } from './details.ts';
+import type { DatabaseNews } from './messages.ts';
+import {
+  clusterProgressQuery,
+  databaseProgressSignal,
+  DESCRIPTION,
+  resolveRequestProblem,
+  resolveSignal,
+  resolveUpdate,
+  stopReplicationSignal,
+  stopReplicationUpdate,
+  stopRequestProblem,
+} from './messages.ts';
+import type { DatabaseMigrationInput, migrateDatabase } from './migrate-database.ts';
+
+type Child = ChildWorkflowHandle<typeof migrateDatabase>;
+
+/** One run of `migrateCluster`: its children, what they have told, and the messages that it answers. */
+export class ClusterRun {
+  readonly #id = workflowInfo().workflowId;
+  readonly #progress = new Map<string, DatabaseProgress>();
+  readonly #newsHeard = new Map<string, number>();
+  readonly #children = new Map<string, Child>();
+  #measuredAt = new Date();
+  #endedAs: Phase | null = null;
+  #stop: StopRequest | null = null;
+  #searchAttributes = false;
+  #told = '';
+
+  constructor() {
+    setHandler(clusterProgressQuery, () => this.#clusterProgress(), { description: DESCRIPTION.progress });
+    setHandler(databaseProgressSignal, (news) => this.#hear(news));
+    setHandler(stopReplicationSignal, (request) => this.#stopReplication(request), {
+      description: DESCRIPTION.stopReplication,
+    });
+    setHandler(
+      stopReplicationUpdate,
+      async (request) => {
+        await this.#stopReplication(request);
+        return Object.fromEntries([...this.#progress].map(([database, { phase }]) => [database, phase]));
+      },
+      {
+        description: DESCRIPTION.stopReplication,
+        validator: (request) => refuse(stopRequestProblem(request, this.#known())),
+      },
+    );
+    setHandler(resolveUpdate, (request) => this.#resolve(request), {
+      description: DESCRIPTION.resolve,
+      validator: (request: ResolveRequest) => refuse(resolveRequestProblem(request) ?? this.#resolveProblem(request)),
+    });
+    this.#tell();
+  }
+
+  begin(databases: DatabaseInspection[], searchAttributes: boolean): void {
+    this.#searchAttributes = searchAttributes;
+    for (const { database, method, tables, bytes } of databases)
+      this.#progress.set(database, {
+        database,
+        method,
+        phase: 'preparing',
+        attention: null,
+        lagBytes: null,
+        tables: { copied: 0, total: tables },
+        bytes: { copied: 0, total: bytes },
+        message: 'Waiting for its turn.',
+      });
+    if (searchAttributes)
+      upsertSearchAttributes([{ key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.cluster, 'KEYWORD'), value: this.#id }]);
+    this.#tell();
+  }
+
+  /** All databases, as many at once as the plan says; a permit is free again when its database streams or has ended. */
+  async migrateAll(
+    plan: Plan,
+    servers: ClusterInspection['servers'],
+    databases: (DatabaseInspection & { sourceOid: number })[],
+  ): Promise<DatabaseReport[]> {
+    const ended: Promise<DatabaseReport>[] = [];
+    for (const { database, sourceOid, method } of databases) {
+      await condition(() => this.#copying() < plan.parallelism.databases);
+      const stopRequested = this.#stop !== null && this.#isStopped(database) ? this.#stop : null;
+      const input: DatabaseMigrationInput = {
+        plan,
+        database,
+        sourceOid,
+        method,
+        servers,
+        searchAttributes: this.#searchAttributes,
+        reportEveryMs: reportEveryMs(databases.length),
+        stopRequested,
+      };
+      const child = await startChild<typeof migrateDatabase>('migrateDatabase', {
+        workflowId: childWorkflowId(this.#id, database),
+        args: [input],
+        parentClosePolicy: ParentClosePolicy.REQUEST_CANCEL,
+        staticSummary: `${database}: migrate by ${method}`,
+      });
+      this.#children.set(database, child);
+      // A stop that came while the child was being started.
+      if (stopRequested === null && this.#stop !== null && this.#isStopped(database)) await this.#forwardStop(database);
+      ended.push(this.#awaitReport(database, child));
+    }
+    // Wait for all, also when they are being cancelled: only then is everything undone.
+    const outcomes = await Promise.allSettled(ended);
+    return outcomes.map((outcome) => {
+      if (outcome.status === 'rejected') throw outcome.reason;
+      return outcome.value;
+    });
+  }
+
+  /** The report, or the failure that carries it when a database failed. */
+  report(roles: RoleReport[], databases: DatabaseReport[]): ClusterReport {
+    const failed = databases.filter(({ status }) => status === 'failed');
+    const report = capClusterReport({ id: this.#id, status: failed.length > 0 ? 'failed' : 'done', roles, databases });
+    if (failed.length === 0) return report;
+    const reasons = failed.slice(0, 5).map(({ database, message }) => `${database}: ${message}`);
+    const more = failed.length > 5 ? ` And ${failed.length - 5} more.` : '';
+    const sentence = `${failed.length} of ${databases.length} databases failed. ${reasons.join(' ').slice(0, 8000)}${more}`;
+    throw toApplicationFailure(new MigrationError('DatabasesFailed', sentence), [report]);
+  }
+
+  /** When it ends in another way than with a report. */
+  ended(phase: Phase): void {
+    this.#endedAs = phase;
+    this.#tell();
+  }
+
+  async #awaitReport(database: string, child: Child): Promise<DatabaseReport> {
+    try {
+      const report = await child.result();
+      this.#ended(database, 'done', report.message);
+      return report;
+    } catch (error) {
+      if (isCancellation(error)) {
+        this.#ended(database, 'cancelled', 'Cancelled.');
+        // Only this child was cancelled: the others go on, and the report says so.
+        if (!CancellationScope.current().consideredCancelled) return bareReport(database, 'cancelled', 'Cancelled.');
+        throw error;
+      }
+      const { message } = readFailure(error);
+      this.#ended(database, 'failed', message);
+      return reportIn(error) ?? bareReport(database, 'failed', message);
+    }
+  }
+
+  #known(): string[] | null {
+    return this.#progress.size === 0 ? null : [...this.#progress.keys()];
+  }
+
+  #copying(): number {
+    const holds = ({ phase }: DatabaseProgress) =>
+      !hasEnded(phase) && PHASES.indexOf(phase) < PHASES.indexOf('streaming');
+    return [...this.#children.keys()].filter((database) => {
+      const progress = this.#progress.get(database);
+      return progress !== undefined && holds(progress);
+    }).length;
+  }
+
+  #isStopped(database: string): boolean {
+    return this.#stop?.databases === undefined || this.#stop.databases.includes(database);
+  }
+
+  /** Buffered when early: a child that starts later is told in its input. */
+  async #stopReplication(request: StopRequest | undefined): Promise<void> {
+    if (stopRequestProblem(request, null) !== null) return;
+    this.#stop = mergeStops(this.#stop, request ?? {});
+    await Promise.all(
+      [...this.#children.keys()]
+        .filter((database) => this.#isStopped(database))
+        .map((database) => this.#forwardStop(database)),
+    );
+  }
+
+  async #forwardStop(database: string): Promise<void> {
+    if (this.#stop === null) return;
+    // A child that has closed needs no stop; Temporal reports it as not found.
+    await this.#children
+      .get(database)
+      ?.signal(stopReplicationSignal, this.#stop)
+      .catch(() => undefined);
+  }
+
+  #resolveProblem({ database }: ResolveRequest): string | null {
+    const known = this.#known();
+    if (known === null || this.#children.size === 0)
+      return 'Nothing is parked: this migration is still being validated.';
+    if (database !== undefined && !known.includes(database)) return `This migration has no database "${database}".`;
+    const asked = [...this.#progress.values()].filter(
+      (progress) => database === undefined || progress.database === database,
+    );
+    return asked.some(({ attention }) => attention !== null) ? null : 'Nothing is parked: there is nothing to resolve.';
+  }
+
+  async #resolve(request: ResolveRequest): Promise<string> {
+    const asked = [...this.#progress.values()].filter(
+      ({ database, attention }) =>
+        attention !== null && (request.database === undefined || request.database === database),
+    );
+    for (const { database } of asked)
+      await this.#children
+        .get(database)
+        ?.signal(resolveSignal, request)
+        .catch(() => undefined);
+    return `${request.action} was passed on to ${asked.map(({ database }) => database).join(', ')}.`;
+  }
+
+  #hear({ number, progress }: DatabaseNews): void {
+    const known = this.#progress.get(progress.database);
+    const isOld = number <= (this.#newsHeard.get(progress.database) ?? 0);
+    if (known === undefined || hasEnded(known.phase) || isOld) return;
+    this.#newsHeard.set(progress.database, number);
+    this.#progress.set(
+      progress.database,
+      progress.tables.total === 0 ? { ...progress, tables: known.tables, bytes: known.bytes } : progress,
+    );
+    this.#measuredAt = new Date();
+    this.#tell();
+  }
+
+  #ended(database: string, phase: Phase, message: string): void {
+    const known = this.#progress.get(database);
+    if (known !== undefined)
+      this.#progress.set(database, { ...known, phase, message, attention: null, lagBytes: null });
+    this.#measuredAt = new Date();
+    this.#tell();
+  }
+
+  #clusterProgress(): ClusterProgress {
+    const databases = [...this.#progress.values()];
+    const attention = databases.flatMap((d) => (d.attention === null ? [] : [named(d.database, d.attention)]));
+    return {
+      id: this.#id,
+      phase: this.#endedAs ?? slowestPhase(databases.map(({ phase }) => phase)),
+      attention: attention.length === 0 ? null : attention.join(' '),
+      measuredAt: this.#measuredAt.toISOString(),
+      databases,
+    };
+  }
+
+  #tell(): void {
+    const progress = this.#clusterProgress();
+    setCurrentDetails(clusterDetails(progress));
+    const told = `${progress.phase} ${progress.attention !== null}`;
+    if (!this.#searchAttributes || told === this.#told) return;
+    this.#told = told;
+    upsertSearchAttributes([
+      { key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.phase, 'KEYWORD'), value: progress.phase },
+      {
+        key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.attention, 'KEYWORD'),
+        value: progress.attention === null ? null : 'parked',
+      },
+    ]);
+  }
+}
+
+/** A step's summary begins with its database already. */
+const named = (database: string, sentence: string): string =>
+  sentence.startsWith(`${database}: `) ? sentence : `${database}: ${sentence}`;
+
+/** Two requests ask for what either asks for. */
+function mergeStops(before: StopRequest | null, request: StopRequest): StopRequest {
+  if (before === null) return request;
+  const all = before.databases === undefined || request.databases === undefined;
+  const reason = request.reason ?? before.reason;
+  return {
+    ...(all ? {} : { databases: [...new Set([...(before.databases ?? []), ...(request.databases ?? [])])] }),
+    ...(reason === undefined ? {} : { reason }),
+  };
+}
+
+function reportIn(error: unknown): DatabaseReport | null {
+  const cause = error instanceof ChildWorkflowFailure ? error.cause : error;
+  const report = cause instanceof ApplicationFailure ? cause.details?.[1] : undefined;
+  return (report as DatabaseReport | undefined) ?? null;
+}
+
+const bareReport = (database: string, status: DatabaseReport['status'], message: string): DatabaseReport => ({
+  database,
+  method: null,
+  status,
+  message,
+  tables: 0,
+  rows: 0,
+  bytes: 0,
+  seconds: {},
+  walAfterMarkBytes: null,
+  warnings: [],
+});
