@@ -121,7 +121,7 @@ async function keepRunning(keep: boolean, temporal: TemporalServer, status: numb
   console.log(`
 Everything is left running; Ctrl-C ends it and deletes its data.
   Web UI: ${temporal.uiAddress ?? 'none'}
-  export TEMPORAL_ADDRESS=${temporal.address}
+  export TEMPORAL_ADDRESS=${temporal.address}; alias temporal=${temporalCliPath()}
   temporal workflow list
   temporal workflow show -w ${WORKFLOW_ID}
   temporal workflow query -w ${WORKFLOW_ID} --type progress
