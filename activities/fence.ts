@@ -1,8 +1,10 @@
 import { LEDGER_SCHEMA, NAME_PREFIX } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
+import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { quoteIdent, quoteLiteral } from '../src/postgres/identifier.ts';
+import { requireOwnLedger } from '../src/postgres/ledger.ts';
 import type { ActivityDeps } from './context.ts';
 import { nextPoll, openSource, openTarget, withSession } from './context.ts';
 
@@ -18,6 +20,7 @@ export function createFenceActivities(deps: ActivityDeps) {
     async fence(m: Migration): Promise<void> {
       await withSession(openTarget(deps, m, 'control'), 'booking the fence', (target) =>
         withSession(openSource(deps, m, 'control'), 'fencing the source', async (source) => {
+          await requireOwnLedger(target, m);
           await requireSight(source);
           await target.query(
             `INSERT INTO ${LEDGER_SCHEMA}.event (step, warning, message)
@@ -26,15 +29,15 @@ export function createFenceActivities(deps: ActivityDeps) {
           );
           await source.query(`ALTER DATABASE ${quoteIdent(m.database)} SET default_transaction_read_only = on`);
           const { at } = await source.one<{ at: string }>('SELECT clock_timestamp()::text AS at');
-          for (;;) {
+          // Twice: a session that was starting when the setting changed has read the old one, and shows up a moment later.
+          for (let quiet = 0; quiet < 2; await nextPoll(LIMITS.drainPollMs)) {
             const left = await source.query(
               `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                 WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
                   AND backend_start <= $1 AND NOT starts_with(application_name, $2)`,
               [at, `${NAME_PREFIX}${m.id}_`],
             );
-            if (left.length === 0) return;
-            await nextPoll(50);
+            quiet = left.length === 0 ? quiet + 1 : 0;
           }
         }),
       );
@@ -42,7 +45,10 @@ export function createFenceActivities(deps: ActivityDeps) {
 
     async unfence(m: Migration): Promise<void> {
       await withSession(openTarget(deps, m, 'control'), 'reading the fence', (target) =>
-        withSession(openSource(deps, m, 'control'), 'lifting the fence', (source) => liftFence(source, target)),
+        withSession(openSource(deps, m, 'control'), 'lifting the fence', async (source) => {
+          await requireOwnLedger(target, m);
+          await liftFence(source, target);
+        }),
       );
     },
   };

@@ -5,12 +5,10 @@ import type { Migration } from '../src/domain/migration.ts';
 import { watchApply } from '../src/postgres/apply-watch.ts';
 import { endSessions } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
-import { displayName, quoteLiteral } from '../src/postgres/identifier.ts';
+import { quoteLiteral } from '../src/postgres/identifier.ts';
 import { bytesUnconfirmed, confirmedLsn, emitMark, flushLsn } from '../src/postgres/lag.ts';
-import { recordWarning } from '../src/postgres/ledger.ts';
 import { dropPublication } from '../src/postgres/publication.ts';
-import { isPublished, listTables } from '../src/postgres/scope.ts';
-import { dropSlot, readSlot } from '../src/postgres/slot.ts';
+import { dropSlot, freeSlot } from '../src/postgres/slot.ts';
 import {
   createSubscription as subscribe,
   disableSubscriptions as disable,
@@ -23,6 +21,13 @@ import {
 } from '../src/postgres/subscription.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
+import {
+  requirePublished,
+  requireSealed,
+  requireSlots,
+  requireSlotsOfTheSnapshots,
+  warnOfNewTables,
+} from './replication-guards.ts';
 
 export function createReplicationActivities(deps: ActivityDeps) {
   /** Both sides, and the names of all generations that have a slot. */
@@ -41,9 +46,10 @@ export function createReplicationActivities(deps: ActivityDeps) {
     async createSubscription(m: Migration): Promise<void> {
       const endpoint = deps.endpoint(m.plan.sourceForTarget ?? m.plan.source, 'source');
       const conninfo = subscriptionConnInfo(endpoint.info, m.database);
-      await withSession(openTarget(deps, m, 'control'), 'creating the subscription', async (target) => {
+      await onBoth(m, 'creating the subscription', async (source, target, names) => {
         await requireSealed(target);
-        for (const name of await generationNames(target, m)) await subscribe(target, name, conninfo);
+        await requireSlotsOfTheSnapshots(source, target, names);
+        for (const name of names) await subscribe(target, name, conninfo);
         await target.query(
           `UPDATE ${LEDGER_SCHEMA}.generation SET state = 'streaming' WHERE slot AND state = 'sealed'`,
         );
@@ -97,6 +103,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
             }
           },
         );
+        await requirePublished(source, target, names);
         await warnOfNewTables(source, target, m);
       });
     },
@@ -117,12 +124,13 @@ export function createReplicationActivities(deps: ActivityDeps) {
           async () => {
             for (;;) {
               bytesLeft = await requireSlots(source, names, markLsn);
-              if (bytesLeft === 0) return;
+              if (bytesLeft === 0) break;
               await look();
               await nextPoll(LIMITS.drainPollMs);
             }
           },
         );
+        await requirePublished(source, target, names);
       });
     },
 
@@ -148,10 +156,11 @@ export function createReplicationActivities(deps: ActivityDeps) {
       return onBoth(m, 'looking for what was written after the mark', async (source, target, names) => {
         // Decoding sees what is flushed: what the application committed asynchronously is to be seen too.
         await emitMark(source, m.id);
+        await requireSlots(source, names, '0/0');
         let bytes = 0;
         for (const name of names) {
           // The walsender notices a moment later than the target that its worker is gone.
-          while ((await readSlot(source, name))?.active === true) await nextPoll(LIMITS.drainPollMs);
+          await freeSlot(source, name);
           const row = await source.one<{ bytes: number }>(
             // B carries the LSN of its commit; I, U, D, T are the messages that carry rows (manual, 55.9).
             `WITH messages AS MATERIALIZED (
@@ -192,31 +201,6 @@ async function generationNames(target: Session, m: Migration): Promise<string[]>
   return rows.map(({ number }) => generationName(m.id, number));
 }
 
-/** @throws MigrationError `NotComplete`: changes must not be applied to tables that are still being copied */
-async function requireSealed(target: Session): Promise<void> {
-  const [unsealed] = await target.query<{ name: string; state: string }>(
-    `SELECT name, state FROM ${LEDGER_SCHEMA}.generation WHERE slot AND state NOT IN ('sealed', 'streaming') LIMIT 1`,
-  );
-  if (unsealed !== undefined)
-    throw new MigrationError(
-      'NotComplete',
-      `The copy of generation ${unsealed.name} is not sealed: it is ${unsealed.state}.`,
-    );
-}
-
-/** @throws MigrationError `SlotLost` when a slot is gone or can no longer serve */
-async function requireSlots(source: Session, names: string[], lsn: string): Promise<number> {
-  const bytes = await bytesUnconfirmed(source, names, lsn);
-  for (const name of names) {
-    const slot = await readSlot(source, name);
-    if (slot === null)
-      throw new MigrationError('SlotLost', `The replication slot ${name} was dropped on the source.`, { object: name });
-    if (slot.lost !== null)
-      throw new MigrationError('SlotLost', `The replication slot ${name} is lost: ${slot.lost}.`, { object: name });
-  }
-  return bytes ?? 0;
-}
-
 /** One sample of the gate: is what was flushed at its beginning confirmed within the time? */
 async function sample(source: Session, names: string[], maxLagBytes: number): Promise<boolean> {
   // $1 may be more than was ever written; then nothing has to be confirmed.
@@ -238,21 +222,6 @@ async function preparedTransactions(source: Session): Promise<string> {
   return rows.length === 0
     ? ''
     : `the end of the prepared transaction ${rows.map(({ gid }) => quoteLiteral(gid)).join(', ')}`;
-}
-
-/** A table that was created since the start is in nobody's publication: say so, since only its owner knows what to do. */
-async function warnOfNewTables(source: Session, target: Session, m: Migration): Promise<void> {
-  const known = await target.query<{ oid: number }>(`SELECT oid::float8 AS oid FROM ${LEDGER_SCHEMA}.relation`);
-  const oids = new Set(known.map(({ oid }) => oid));
-  const fresh = (await listTables(source, m.plan, m.database)).filter(
-    (table) => isPublished(table) && !oids.has(table.oid),
-  );
-  for (const { schema, name } of fresh.slice(0, LIMITS.namesInMessage))
-    await recordWarning(
-      target,
-      'waitForGate',
-      `Table ${displayName(schema, name)} was created on the source after the start, and was not migrated.`,
-    );
 }
 
 /** Looks at the apply workers again and again. @throws MigrationError `ApplyFailed` */

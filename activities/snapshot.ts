@@ -6,6 +6,7 @@ import { endSessions, sessionIsThere } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { displayName } from '../src/postgres/identifier.ts';
 import { underSnapshot } from '../src/postgres/import-snapshot.ts';
+import { sameLsn } from '../src/postgres/lag.ts';
 import { ledgerExists, requireOwnLedger } from '../src/postgres/ledger.ts';
 import { createPublication, dropPublication, publishedTables } from '../src/postgres/publication.ts';
 import { isPublished, listTables } from '../src/postgres/scope.ts';
@@ -18,7 +19,15 @@ import { activitySignal, heartbeating, nextPoll, openSource, openTarget, withSes
 /** A table that is created between publication and slot makes a new beginning; so many in a row is a deployment. */
 const MOST_BEGINNINGS = 5;
 
-const DEFAULT_LEASE: Lease = { seconds: LIMITS.snapshotLeaseSeconds, mostSeconds: LIMITS.snapshotMostSeconds };
+export interface SnapshotTimes extends Lease {
+  slotLockTimeoutSeconds: number;
+}
+
+const TIMES: SnapshotTimes = {
+  seconds: LIMITS.snapshotLeaseSeconds,
+  mostSeconds: LIMITS.snapshotMostSeconds,
+  slotLockTimeoutSeconds: LIMITS.slotLockTimeoutSeconds,
+};
 
 interface GenerationRow {
   state: string;
@@ -27,7 +36,8 @@ interface GenerationRow {
   slot: boolean;
 }
 
-export function createSnapshotActivities(deps: ActivityDeps, lease: Lease = DEFAULT_LEASE) {
+export function createSnapshotActivities(deps: ActivityDeps, given: Partial<SnapshotTimes> = {}) {
+  const times = { ...TIMES, ...given };
   return {
     /** Publication, slot and exported snapshot, held by a backend that outlives this worker. */
     async openSnapshot(m: Migration, generation: number): Promise<{ consistentPoint: string | null; tables: number }> {
@@ -35,16 +45,14 @@ export function createSnapshotActivities(deps: ActivityDeps, lease: Lease = DEFA
         withSession(openSource(deps, m, 'control'), 'opening the snapshot', async (source) => {
           await requireOwnLedger(target, m);
           const booked = await readGeneration(target, generation);
-          if (booked !== null) {
-            if (booked.state === 'open') await requireHolder(source, m, generation, booked);
+          if (booked !== null && !(await forgetLost(target, source, m, generation, booked)))
             return { consistentPoint: booked.consistent_point, tables: await countTables(source, m) };
-          }
-          // An earlier attempt of ours that died before it was booked.
-          await endSessions(source, m.database, [applicationName(m.id, 'holder')]);
-          const holder = await open(deps, source, m, generation);
+          // An earlier attempt that is not booked: its holder, and its own session, since it may only seem to be dead.
+          await endSessions(source, m.database, [applicationName(m.id, 'holder'), applicationName(m.id, 'control')]);
+          const holder = await open(deps, source, m, generation, times);
           try {
             // A generation in the ledger has a holder that needs no worker: die before, and the next attempt begins again.
-            await detachHolder(holder, source, applicationName(m.id, 'keep'), lease);
+            await detachHolder(holder, source, applicationName(m.id, 'keep'), times);
             await book(target, source, m, generation, holder);
           } catch (error) {
             holder.session.destroy();
@@ -109,6 +117,34 @@ async function readGeneration(target: Session, generation: number): Promise<Gene
   return rows[0] ?? null;
 }
 
+/**
+ * A snapshot that was lost before anything was read under it is worth nothing: another one is as good. Answers whether
+ * the generation was taken out of the ledger.
+ */
+async function forgetLost(
+  target: Session,
+  source: Session,
+  m: Migration,
+  generation: number,
+  booked: GenerationRow,
+): Promise<boolean> {
+  if (booked.state !== 'open') return false;
+  try {
+    await requireHolder(source, m, generation, booked);
+    return false;
+  } catch (error) {
+    if (!(error instanceof MigrationError) || error.type !== 'SnapshotLost') throw error;
+    const forgotten = await target.query(
+      `DELETE FROM ${LEDGER_SCHEMA}.generation WHERE number = $1 AND state = 'open' AND holder_pid = $2
+          AND NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.entry) AND NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.relation)
+          AND NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.unit WHERE generation = $1) RETURNING number`,
+      [generation, booked.holder_pid],
+    );
+    if (forgotten.length === 0) throw error;
+    return true;
+  }
+}
+
 /** `finish` and `undo` drop the ledger, and then nobody needs the snapshot either. */
 const isSealed = (deps: ActivityDeps, m: Migration, generation: number): Promise<boolean> =>
   withSession(openTarget(deps, m, 'control'), 'reading the ledger', async (target) => {
@@ -130,6 +166,13 @@ async function requireHolder(source: Session, m: Migration, generation: number, 
       'SnapshotLost',
       `The replication slot ${generationName(m.id, generation)} is lost: ${slot.lost}.`,
     );
+  // A slot of this name that begins elsewhere leaves a gap after the snapshot, and nobody would ever see it.
+  if (slot !== null && !sameLsn(slot.confirmed, booked.consistent_point))
+    throw new MigrationError(
+      'SnapshotLost',
+      `The replication slot ${generationName(m.id, generation)} is not the one of the snapshot: it begins at ` +
+        `${slot.confirmed ?? 'no position'} instead of ${booked.consistent_point ?? 'none'}.`,
+    );
   if (await sessionIsThere(source, booked.holder_pid, applicationName(m.id, 'holder'))) return;
   throw new MigrationError(
     'SnapshotLost',
@@ -139,9 +182,22 @@ async function requireHolder(source: Session, m: Migration, generation: number, 
 }
 
 /** Publication first, slot second, and both from the start again when a table came between them. */
-async function open(deps: ActivityDeps, source: Session, m: Migration, generation: number): Promise<Holder> {
+async function open(
+  deps: ActivityDeps,
+  source: Session,
+  m: Migration,
+  generation: number,
+  { slotLockTimeoutSeconds }: SnapshotTimes,
+): Promise<Holder> {
   const endpoint = deps.endpoint(m.plan.source, 'source');
-  const options = { endpoint, database: m.database, name: applicationName(m.id, 'holder'), signal: activitySignal() };
+  const holderName = applicationName(m.id, 'holder');
+  const options = {
+    endpoint,
+    database: m.database,
+    name: holderName,
+    slotLockTimeoutSeconds,
+    signal: activitySignal(),
+  };
   if (m.method !== 'replication') return openHolder(source, { ...options, slot: null });
   const name = generationName(m.id, generation);
   for (let beginning = 1; ; beginning += 1) {
@@ -195,10 +251,10 @@ async function book(target: Session, source: Session, m: Migration, generation: 
   );
   await target.transaction(async () => {
     await target.query('SET LOCAL synchronous_commit = on');
-    await target.query(
+    const rows = await target.query(
       `INSERT INTO ${LEDGER_SCHEMA}.generation
          (number, name, state, slot, consistent_point, snapshot, holder_pid, source_system_identifier, source_timeline)
-       VALUES ($1, $2, 'open', $3, $4, $5, $6, $7, $8)`,
+       VALUES ($1, $2, 'open', $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING number`,
       [
         generation,
         generationName(m.id, generation),
@@ -210,5 +266,7 @@ async function book(target: Session, source: Session, m: Migration, generation: 
         timeline,
       ],
     );
+    if (rows.length === 0)
+      throw new MigrationError('ServerBusy', `Another attempt of this step booked generation ${generation} first.`);
   });
 }

@@ -69,8 +69,10 @@ export const LIMITS = {
   drainPollMs: 50,
   /** A failing apply worker is started again every 5 s; after so many failures in one wait a person is asked. */
   applyErrorsToFail: 3,
-  /** Before 15 the server counts no apply errors: a worker that was not there for six restarts is taken for failing. */
-  applyIdleMs: 30_000,
+  /** Before 15 the server counts no apply errors: a worker that was away for four restarts in all is taken for failing. */
+  applyIdleMs: 20_000,
+  /** How long an apply worker may finish what it has in hand after a disable, e.g. wait for a lock, before it is ended. */
+  workerPatienceMs: 5_000,
   /** A statement on a publication locks each table it names, and a server has about 6,400 locks by default. */
   tablesPerPublicationStatement: 500,
   /** Changes that one look into a slot decodes: bounds its time and its temporary files on the source. */

@@ -17,19 +17,23 @@ export interface ApplySample {
  */
 export function watchApply(): (sample: ApplySample) => string | null {
   let since: ApplySample | null = null;
-  let idleSince: number | null = null;
+  let before: ApplySample | null = null;
+  let idleMs = 0;
   return (sample) => {
     if (since === null || sample.confirmed !== since.confirmed) {
       since = sample;
-      idleSince = null;
+      idleMs = 0;
     }
     if (sample.errors !== null && since.errors !== null) {
       const failed = sample.errors - since.errors;
       return failed < LIMITS.applyErrorsToFail ? null : `its apply worker failed ${failed} times in a row`;
     }
-    // A failing worker is there for moments only, so seeing it once proves nothing.
-    if (sample.idle) idleSince ??= sample.at;
-    if (!sample.idle || idleSince === null || sample.at - idleSince < LIMITS.applyIdleMs) return null;
-    return `its apply worker has not kept running for ${Math.round((sample.at - idleSince) / 1000)} seconds`;
+    // A failing worker is there for moments, or as long as it takes to the change that fails, and is then away until
+    // its restart. So seeing it proves nothing: the time without it is added up.
+    if (before?.idle === true && sample.idle) idleMs += sample.at - before.at;
+    before = sample;
+    return idleMs < LIMITS.applyIdleMs
+      ? null
+      : `its apply worker was away for ${Math.round(idleMs / 1000)} seconds in all`;
   };
 }

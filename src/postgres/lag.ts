@@ -32,8 +32,11 @@ export async function readLag(source: Session, target: Session, names: readonly 
       retainedBytes,
       problem: `Slot ${lost.name} is lost: the source has removed WAL that it needs.`,
     };
+  const gone = names.find((name) => !slots.some((slot) => slot.name === name));
+  if (gone !== undefined)
+    return { lagBytes: null, retainedBytes, problem: `Slot ${gone} is not on the source any more.` };
   if (subscribed.length === 0) return { lagBytes: null, retainedBytes, problem: null };
-  const lagBytes = slots.length === 0 ? null : Math.max(...slots.map(({ lag }) => lag ?? 0));
+  const lagBytes = Math.max(...slots.map(({ lag }) => lag ?? 0));
   const health = await readSubscriptions(target, names);
   const failing = (health.applyErrors ?? 0) > 0 && !health.ready;
   return {
@@ -55,6 +58,15 @@ export async function emitMark(source: Session, id: string): Promise<string> {
   // A new statement: within the first one the message is not flushed yet. Flush, not insert: the insert position may
   // lie behind a page boundary that nobody confirms for seconds.
   return flushLsn(source);
+}
+
+/** Servers write positions with or without leading zeros, depending on their version. */
+export const sameLsn = (left: string | null, right: string | null): boolean =>
+  left !== null && right !== null && lsnNumber(left) === lsnNumber(right);
+
+function lsnNumber(lsn: string): bigint {
+  const [high = '0', low = '0'] = lsn.split('/');
+  return (BigInt(`0x${high}`) << 32n) | BigInt(`0x${low}`);
 }
 
 export const flushLsn = async (source: Session): Promise<string> =>

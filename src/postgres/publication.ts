@@ -35,6 +35,22 @@ export async function dropPublication(source: Session, name: string): Promise<vo
   await source.query(`DROP PUBLICATION IF EXISTS ${quoteIdent(name)}`);
 }
 
+/** Of these tables, those that are there and of which no publication of these names publishes all changes. */
+export async function notPublished(
+  source: Session,
+  names: readonly string[],
+  oids: readonly number[],
+): Promise<{ schema: string; name: string }[]> {
+  return source.query(
+    `SELECT n.nspname AS schema, c.relname AS name
+       FROM unnest($2::oid[]) AS t (oid) JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+        WHERE r.prrelid = c.oid AND p.pubname = ANY ($1) AND p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate)
+      ORDER BY 1, 2`,
+    [names, oids],
+  );
+}
+
 /** Oids of the tables that the publication lists. */
 export async function publishedTables(source: Session, name: string): Promise<Set<number>> {
   const rows = await source.query<{ oid: number }>(

@@ -21,21 +21,28 @@ export async function createSlot(walsender: Session, control: Session, name: str
     );
     return { consistentPoint: row.consistent_point };
   } catch (error) {
-    if (sqlstateOf(error) !== '55P03') throw error;
-    throw new MigrationError('SlotBlocked', await describeBlockers(control), { sqlstate: '55P03' });
+    const sqlstate = sqlstateOf(error);
+    if (sqlstate === '55P03') throw new MigrationError('SlotBlocked', await describeBlockers(control), { sqlstate });
+    // The name is ours alone, and it was free a moment ago: an attempt that was taken for dead goes on beside this one.
+    if (sqlstate === '42710')
+      throw new MigrationError('ServerBusy', `Another attempt of this step made the slot ${name} at the same time.`, {
+        object: name,
+        sqlstate,
+      });
+    throw error;
   }
 }
 
 /** Slot creation waits for every transaction that has a transaction id, of any database, prepared ones included. */
 async function describeBlockers(control: Session): Promise<string> {
   const blockers = await control.query<{ what: string }>(
-    `SELECT format('pid %s of %s in %s', pid, usename, datname) ||
+    `SELECT xact_start AS since, format('pid %s of %s in %s', pid, usename, datname) ||
             CASE WHEN xact_start IS NULL THEN '' ELSE format(' (%s, begun %s ago)', state, date_trunc('second', clock_timestamp() - xact_start)) END AS what
        FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
      UNION ALL
-     SELECT format('prepared transaction %L of %s in %s (prepared %s ago)', gid, owner, database, date_trunc('second', clock_timestamp() - prepared))
+     SELECT prepared, format('prepared transaction %L of %s in %s (prepared %s ago)', gid, owner, database, date_trunc('second', clock_timestamp() - prepared))
        FROM pg_prepared_xacts
-     LIMIT ${LIMITS.namesInMessage}`,
+     ORDER BY since LIMIT ${LIMITS.namesInMessage}`,
   );
   const list = blockers.map(({ what }) => what).join('; ');
   return `The replication slot cannot be created while older transactions run on the source: ${list || 'they have ended by now'}.`;
@@ -43,20 +50,39 @@ async function describeBlockers(control: Session): Promise<string> {
 
 export interface SlotState {
   active: boolean;
+  /** Until somebody has read from the slot, its consistent point. */
+  confirmed: string | null;
   /** Why the server can no longer serve it, e.g. `wal_status = lost`; null while it can. */
   lost: string | null;
 }
 
 export async function readSlot(source: Session, name: string): Promise<SlotState | null> {
-  const [row] = await source.query<{ active: boolean; wal_status: string | null; reason: string | null }>(
-    `SELECT active, to_jsonb(s)->>'wal_status' AS wal_status, to_jsonb(s)->>'invalidation_reason' AS reason
+  const [row] = await source.query<{
+    active: boolean;
+    confirmed: string | null;
+    wal_status: string | null;
+    reason: string | null;
+  }>(
+    `SELECT active, confirmed_flush_lsn::text AS confirmed, to_jsonb(s)->>'wal_status' AS wal_status, to_jsonb(s)->>'invalidation_reason' AS reason
        FROM pg_replication_slots s WHERE slot_name = $1`,
     [name],
   );
   if (row === undefined) return null;
   const lost =
     row.reason !== null ? `invalidated: ${row.reason}` : row.wal_status === 'lost' ? 'its WAL was removed' : null;
-  return { active: row.active, lost };
+  return { active: row.active, confirmed: row.confirmed, lost };
+}
+
+/** Waits until nobody reads the slot. A walsender that does not notice that its reader is gone is ended in the end. */
+export async function freeSlot(source: Session, name: string): Promise<void> {
+  for (const patientUntil = Date.now() + LIMITS.workerPatienceMs; ; await delay(LIMITS.drainPollMs)) {
+    const [slot] = await source.query<{ pid: number | null }>(
+      'SELECT active_pid AS pid FROM pg_replication_slots WHERE slot_name = $1',
+      [name],
+    );
+    if (slot === undefined || slot.pid === null) return;
+    if (Date.now() > patientUntil) await source.query('SELECT pg_terminate_backend($1)', [slot.pid]);
+  }
 }
 
 /** Drops the slot when it is there; ends a walsender that still uses it. */

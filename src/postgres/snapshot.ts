@@ -1,10 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { MigrationError } from '../domain/failure.ts';
-import { LIMITS } from '../domain/limits.ts';
 import type { Endpoint, Session } from './connection.ts';
 import { connect } from './connection.ts';
 import { quoteLiteral } from './identifier.ts';
 import { createSlot } from './slot.ts';
+import { toMigrationError } from './sqlstate.ts';
 
 export interface Holder {
   session: Session;
@@ -20,6 +19,8 @@ export interface HolderOptions {
   name: string;
   /** Creates this slot, whose snapshot is then the exported one; null for a dump. */
   slot: string | null;
+  /** Bounds the wait of slot creation for older transactions; no other timeout reaches it. */
+  slotLockTimeoutSeconds: number;
   signal: AbortSignal;
 }
 
@@ -28,11 +29,11 @@ export interface HolderOptions {
  * All timeouts are off in it: an idle holder was seen killed by each of them.
  */
 export async function openHolder(control: Session, options: HolderOptions): Promise<Holder> {
-  const { endpoint, database, name, slot, signal } = options;
+  const { endpoint, database, name, slot, slotLockTimeoutSeconds, signal } = options;
   const session = await connect(endpoint, { database, applicationName: name, replication: slot !== null, signal });
   try {
     if (session.version >= 140000) await session.query('SET client_connection_check_interval = 0');
-    await session.query(`SET lock_timeout = '${LIMITS.slotLockTimeoutSeconds}s'`);
+    await session.query(`SET lock_timeout = '${slotLockTimeoutSeconds}s'`);
     await session.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
     const created = slot === null ? null : await createSlot(session, control, slot);
     const { snapshot } = await session.one<{ snapshot: string }>('SELECT pg_export_snapshot() AS snapshot');
@@ -71,8 +72,8 @@ export async function detachHolder(holder: Holder, control: Session, keepName: s
       [holder.pid],
     );
     if (running.length > 0) break;
-    if (failure !== null)
-      throw new MigrationError('SnapshotLost', 'The backend that was to hold the snapshot on the source has ended.');
+    // Nothing was copied under it yet, so what passes by itself is no lost snapshot: the next attempt opens another.
+    if (failure !== null) throw toMigrationError(failure, { server: 'source', doing: 'leaving the snapshot to it' });
     await delay(20);
   }
   holder.session.destroy();

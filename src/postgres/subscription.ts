@@ -98,16 +98,20 @@ export async function findSubscriptions(target: Session, prefix: string): Promis
   return rows.map(({ name }) => name);
 }
 
-/** Disables them and waits until no apply worker is left: only then is what was applied all that will be. */
+/**
+ * Disables them and waits until no apply worker is left: only then is what was applied all that will be. A worker ends
+ * between two transactions; one that does not come to that is ended, and what it had in hand stays in the slot.
+ */
 export async function disableSubscriptions(target: Session, names: readonly string[]): Promise<void> {
   for (const name of names) await target.query(`ALTER SUBSCRIPTION ${quoteIdent(name)} DISABLE`);
-  for (;;) {
-    const working = await target.query(
-      'SELECT FROM pg_stat_subscription WHERE subname = ANY ($1) AND pid IS NOT NULL',
+  for (const patientUntil = Date.now() + LIMITS.workerPatienceMs; ; await delay(LIMITS.drainPollMs)) {
+    const working = await target.query<{ pid: number }>(
+      'SELECT pid FROM pg_stat_subscription WHERE subname = ANY ($1) AND pid IS NOT NULL',
       [names],
     );
     if (working.length === 0) return;
-    await delay(LIMITS.pollMs / 10);
+    if (Date.now() > patientUntil)
+      for (const { pid } of working) await target.query('SELECT pg_terminate_backend($1)', [pid]);
   }
 }
 

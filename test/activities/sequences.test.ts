@@ -41,6 +41,17 @@ describe('sequences', () => {
     expect(await state(f, 'public.t_id_seq')).toEqual({ value: '1', called: true });
   });
 
+  test('that are unlogged arrive, and twice is the same', async () => {
+    const f = await fixture(
+      'CREATE UNLOGGED SEQUENCE public.light; CREATE UNLOGGED TABLE public.u (id serial)',
+      `SELECT setval('public.light', 5); INSERT INTO public.u DEFAULT VALUES`,
+    );
+    for (let time = 1; time <= 2; time += 1)
+      expect(await runActivity(f.steps.copySequences, [f.m, 0])).toEqual({ sequences: 2 });
+    expect(await state(f, 'public.light')).toEqual({ value: '5', called: true });
+    expect(await state(f, 'public.u_id_seq')).toEqual({ value: '1', called: true });
+  });
+
   test('never go backwards at the stop, but for one that cycles', async () => {
     const f = await fixture(
       SCHEMA,

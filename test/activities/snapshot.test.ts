@@ -70,8 +70,8 @@ describe('opening a snapshot', () => {
     expect(published.map(({ tablename }) => tablename)).toEqual(['late', 't']);
   });
 
-  test('names the transaction that slot creation waits for', { timeout: 60_000 }, async () => {
-    const f = await fixture();
+  test('names the transaction that slot creation waits for', async () => {
+    const f = await fixture({ times: { slotLockTimeoutSeconds: 1 } });
     const old = await f.open('source');
     await old.query("BEGIN; INSERT INTO public.t VALUES (1, 'open')");
     await expect(runActivity(f.steps.openSnapshot, [f.m, 0])).rejects.toMatchObject({
@@ -79,6 +79,19 @@ describe('opening a snapshot', () => {
       message: expect.stringContaining(`${old.pid}`) as string,
     });
     await old.query('ROLLBACK');
+    await runActivity(f.steps.openSnapshot, [f.m, 0]);
+  });
+
+  test('names the prepared transaction that slot creation waits for', async () => {
+    const f = await fixture({ times: { slotLockTimeoutSeconds: 1 } });
+    await f.source.query("BEGIN; INSERT INTO public.t VALUES (1, 'open'); PREPARE TRANSACTION 'forgotten'");
+    const opening = runActivity(f.steps.openSnapshot, [f.m, 0]);
+    await opening.catch(() => undefined);
+    await f.source.query("ROLLBACK PREPARED 'forgotten'");
+    await expect(opening).rejects.toMatchObject({
+      type: 'SlotBlocked',
+      message: expect.stringContaining("prepared transaction 'forgotten'") as string,
+    });
     await runActivity(f.steps.openSnapshot, [f.m, 0]);
   });
 
@@ -116,8 +129,8 @@ describe('the holder', () => {
     'ends by itself when no keep session is there, whatever other holders there are',
     { timeout: 40_000 },
     async () => {
-      const lease = { seconds: 2, mostSeconds: 3600 };
-      const [one, other] = [await fixture({ lease }), await fixture({ lease })];
+      const times = { seconds: 2, mostSeconds: 3600 };
+      const [one, other] = [await fixture({ times }), await fixture({ times })];
       for (const f of [one, other]) await runActivity(f.steps.openSnapshot, [f.m, 0]);
       for (const f of [one, other])
         await eventually(
@@ -128,10 +141,10 @@ describe('the holder', () => {
   );
 
   test('lives while it is kept, and ends at the hard maximum even so', { timeout: 40_000 }, async () => {
-    const f = await fixture({ lease: { seconds: 5, mostSeconds: 12 } });
+    const f = await fixture({ times: { seconds: 4, mostSeconds: 8 } });
     await runActivity(f.steps.openSnapshot, [f.m, 0]);
     const keeping = runInBackground(f.steps.keepSnapshot, [f.m, 0]);
-    await delay(7_000);
+    await delay(6_000);
     expect(await holders(f.source, applicationName(f.m.id, 'holder'))).toBe(1);
     expect(await keeping.ended).toMatchObject({ type: 'SnapshotLost' });
   });
@@ -199,6 +212,7 @@ describe('a worker that dies', () => {
       database: f.m.database,
       name: applicationName(f.m.id, 'holder'),
       slot: name,
+      slotLockTimeoutSeconds: 30,
       signal: new AbortController().signal,
     });
     await detachHolder(holder, control, applicationName(f.m.id, 'keep'), { seconds: 60, mostSeconds: 60 });
@@ -255,6 +269,7 @@ test('a role that may not see other sessions is still told who blocks', async ()
   const f = await replicationFixture({
     source: server,
     sourceUri: (database) => server.uri(database, { user: 'mover' }),
+    times: { slotLockTimeoutSeconds: 1 },
   });
   closing.push(f.close);
   await f.source.query(

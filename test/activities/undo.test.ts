@@ -4,6 +4,7 @@ import { generationName } from '../../src/contract.ts';
 import { countRows, eventually, runActivity } from '../support/copy-fixture.ts';
 import type { ReplicationFixture, ReplicationOptions } from '../support/replication-fixture.ts';
 import { replicationFixture } from '../support/replication-fixture.ts';
+import { dropDatabase } from '../support/servers.ts';
 
 const closing: (() => Promise<void>)[] = [];
 afterEach(async () => {
@@ -35,11 +36,34 @@ test('undoing ends a holder and its slot while rows are copied', async () => {
   expect(await f.leftovers()).toEqual([]);
 });
 
-test('undoing before anything was made, or without a database on the target, is nothing', async () => {
+test('undoing before anything was made is nothing', async () => {
   const f = await fixture();
-  const nowhere = { ...f.m, database: f.m.database };
   await f.target.query('DROP SCHEMA pgtransit CASCADE');
-  await runActivity(f.steps.undo, [nowhere]);
+  await runActivity(f.steps.undo, [f.m]);
+});
+
+test('undoing without the database on the target clears the source', async () => {
+  const f = await fixture();
+  await runActivity(f.steps.openSnapshot, [f.m, 0]);
+  await f.target.close();
+  await dropDatabase(f.to.uri(), f.m.database);
+  await runActivity(f.steps.undo, [f.m]);
+  const left = await f.source.query(
+    `SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE $1 UNION ALL SELECT pubname FROM pg_publication
+     UNION ALL SELECT application_name FROM pg_stat_activity WHERE application_name LIKE $1 AND application_name !~ '_control$'`,
+    [`pgtransit_${f.m.id}%`],
+  );
+  expect(left).toEqual([]);
+});
+
+test('a target that cannot be reached does not keep the source from being undone', async () => {
+  const f = await fixture();
+  await runActivity(f.steps.openSnapshot, [f.m, 0]);
+  const { port } = f.endpoints.target.info;
+  Object.assign(f.endpoints.target, { info: { ...f.endpoints.target.info, port: '1' } });
+  await expect(runActivity(f.steps.undo, [f.m])).rejects.toMatchObject({ type: 'ConnectionFailed' });
+  Object.assign(f.endpoints.target, { info: { ...f.endpoints.target.info, port } });
+  expect(await f.leftovers()).toEqual(['schema']);
 });
 
 test('undoing never touches another migration', async () => {

@@ -8,6 +8,7 @@ import { createCopyActivities } from '../../activities/copy.ts';
 import { createFenceActivities } from '../../activities/fence.ts';
 import { createReplicationActivities } from '../../activities/replication.ts';
 import { createSequenceActivities } from '../../activities/sequences.ts';
+import type { SnapshotTimes } from '../../activities/snapshot.ts';
 import { createSnapshotActivities } from '../../activities/snapshot.ts';
 import { createUndoActivities } from '../../activities/undo.ts';
 import type { Migration } from '../../src/domain/migration.ts';
@@ -29,7 +30,7 @@ export interface ReplicationOptions {
   rows?: string;
   method?: Migration['method'];
   plan?: object;
-  lease?: { seconds: number; mostSeconds: number };
+  times?: Partial<SnapshotTimes>;
   /** How the activities log in on the source. */
   sourceUri?: (database: string) => string;
 }
@@ -69,7 +70,7 @@ export async function replicationFixture(options: ReplicationOptions) {
   await target.transaction(() => createLedger(target, m, true));
   const deps: ActivityDeps = { endpoint: (_reference, server) => endpoints[server], searchAttributes: false };
   const steps = {
-    ...createSnapshotActivities(deps, options.lease),
+    ...createSnapshotActivities(deps, options.times),
     ...createCopyActivities(deps),
     ...createSequenceActivities(deps),
     ...createReplicationActivities(deps),
@@ -139,6 +140,8 @@ export function startWriter(uri: string, sql: string, perSecond: number) {
   })();
   return {
     written: () => written,
+    /** Settles when it has stopped, by itself with the error that ended it. */
+    stopped: running,
     stop: async (): Promise<void> => {
       stopping = true;
       await running;

@@ -1,0 +1,95 @@
+import { LEDGER_SCHEMA } from '../src/contract.ts';
+import { MigrationError } from '../src/domain/failure.ts';
+import { LIMITS } from '../src/domain/limits.ts';
+import type { Migration } from '../src/domain/migration.ts';
+import type { Session } from '../src/postgres/connection.ts';
+import { displayName } from '../src/postgres/identifier.ts';
+import { bytesUnconfirmed, sameLsn } from '../src/postgres/lag.ts';
+import { recordWarning } from '../src/postgres/ledger.ts';
+import { notPublished } from '../src/postgres/publication.ts';
+import { isPublished, listTables } from '../src/postgres/scope.ts';
+import { readSlot } from '../src/postgres/slot.ts';
+
+/** @throws MigrationError `NotComplete`: changes must not be applied to tables that are still being copied */
+export async function requireSealed(target: Session): Promise<void> {
+  const [unsealed] = await target.query<{ name: string; state: string }>(
+    `SELECT name, state FROM ${LEDGER_SCHEMA}.generation WHERE slot AND state NOT IN ('sealed', 'streaming') LIMIT 1`,
+  );
+  if (unsealed !== undefined)
+    throw new MigrationError(
+      'NotComplete',
+      `The copy of generation ${unsealed.name} is not sealed: it is ${unsealed.state}.`,
+    );
+}
+
+/** @throws MigrationError `SlotLost` when a slot is gone or can no longer serve */
+export async function requireSlots(source: Session, names: string[], lsn: string): Promise<number> {
+  const bytes = await bytesUnconfirmed(source, names, lsn);
+  for (const name of names) {
+    const slot = await readSlot(source, name);
+    if (slot === null)
+      throw new MigrationError('SlotLost', `The replication slot ${name} was dropped on the source.`, { object: name });
+    if (slot.lost !== null)
+      throw new MigrationError('SlotLost', `The replication slot ${name} is lost: ${slot.lost}.`, { object: name });
+  }
+  return bytes ?? 0;
+}
+
+/**
+ * Where nothing was subscribed yet, the slot must still begin at the snapshot: a later beginning is a gap in the rows.
+ * @throws MigrationError `SlotLost`
+ */
+export async function requireSlotsOfTheSnapshots(source: Session, target: Session, names: string[]): Promise<void> {
+  await requireSlots(source, names, '0/0');
+  const fresh = await target.query<{ name: string; lsn: string }>(
+    `SELECT name, consistent_point::text AS lsn FROM ${LEDGER_SCHEMA}.generation
+      WHERE slot AND name NOT IN (SELECT subname FROM pg_subscription)`,
+  );
+  for (const { name, lsn } of fresh) {
+    const confirmed = (await readSlot(source, name))?.confirmed ?? null;
+    if (!sameLsn(confirmed, lsn))
+      throw new MigrationError(
+        'SlotLost',
+        `The replication slot ${name} begins at ${confirmed ?? 'no position'}, and the rows were copied as they were at ${lsn}.`,
+        { object: name },
+      );
+  }
+}
+
+/**
+ * What a publication does not list is skipped by its slot, and counts as confirmed: nothing else would show the gap.
+ * @throws MigrationError `SlotLost`, naming the table
+ */
+export async function requirePublished(source: Session, target: Session, names: string[]): Promise<void> {
+  const copied = await target.query<{ oid: number }>(
+    `SELECT oid::float8 AS oid FROM ${LEDGER_SCHEMA}.relation WHERE published`,
+  );
+  const lacking = await notPublished(
+    source,
+    names,
+    copied.map(({ oid }) => oid),
+  );
+  const [first] = lacking.map(({ schema, name }) => displayName(schema, name));
+  if (first === undefined) return;
+  const more = lacking.length === 1 ? '' : ` and ${lacking.length - 1} more`;
+  throw new MigrationError(
+    'SlotLost',
+    `Table ${first}${more} was taken out of the publication on the source, so changes of it are lost.`,
+    { object: first, next: 'Start the migration again, and leave its publication alone.' },
+  );
+}
+
+/** A table that was created since the start is in nobody's publication: say so, since only its owner knows what to do. */
+export async function warnOfNewTables(source: Session, target: Session, m: Migration): Promise<void> {
+  const known = await target.query<{ oid: number }>(`SELECT oid::float8 AS oid FROM ${LEDGER_SCHEMA}.relation`);
+  const oids = new Set(known.map(({ oid }) => oid));
+  const fresh = (await listTables(source, m.plan, m.database)).filter(
+    (table) => isPublished(table) && !oids.has(table.oid),
+  );
+  for (const { schema, name } of fresh.slice(0, LIMITS.namesInMessage))
+    await recordWarning(
+      target,
+      'waitForGate',
+      `Table ${displayName(schema, name)} was created on the source after the start, and was not migrated.`,
+    );
+}

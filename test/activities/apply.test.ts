@@ -1,0 +1,66 @@
+/* eslint-disable @typescript-eslint/unbound-method -- steps do not use this */
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterEach, describe, expect, test } from 'vitest';
+import type { PostgresServer } from '../../lab/postgres-server.ts';
+import { startPostgres } from '../../lab/postgres-server.ts';
+import { countRows, runActivity } from '../support/copy-fixture.ts';
+import type { ReplicationFixture, ReplicationOptions } from '../support/replication-fixture.ts';
+import { replicationFixture, runInBackground } from '../support/replication-fixture.ts';
+
+const closing: (() => Promise<void>)[] = [];
+afterEach(async () => {
+  for (const close of closing.splice(0).reverse()) await close();
+});
+
+const SCHEMA = 'CREATE TABLE public.t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text)';
+const WRITE = "INSERT INTO public.t (v) VALUES ('live')";
+
+async function streaming(options: ReplicationOptions = {}): Promise<ReplicationFixture> {
+  const f = await replicationFixture({ schema: SCHEMA, rows: WRITE, ...options });
+  closing.push(f.close);
+  await f.stream();
+  return f;
+}
+
+/** A failed apply worker is started again at once, and not after 5 s. */
+async function impatientTarget(): Promise<PostgresServer> {
+  const server = await startPostgres({ major: 18, settings: { wal_retrieve_retry_interval: '200ms' } });
+  closing.push(server.remove);
+  return server;
+}
+
+describe('a change that cannot be applied', () => {
+  test.each([
+    [17, 18],
+    [15, 14],
+  ])('from %i to %i ends the wait with ApplyFailed', { timeout: 60_000 }, async (source, target) => {
+    const f = await streaming({ source, target: target === 18 ? await impatientTarget() : target });
+    await f.target.query('INSERT INTO public.t OVERRIDING SYSTEM VALUE VALUES (2, $1)', ['in the way']);
+    await f.source.query(WRITE);
+    const { markLsn } = await runActivity(f.steps.mark, [f.m]);
+    const drain = runInBackground(f.steps.waitForDrain, [f.m, markLsn]);
+    const first = await Promise.race([drain.ended, new Promise((resolve) => setTimeout(resolve, 30_000, 'waits'))]);
+    drain.cancel();
+    expect(first).toMatchObject({ type: 'ApplyFailed' });
+  });
+});
+
+test('a source connection that breaks now and then is no apply failure', async () => {
+  const f = await replicationFixture({ schema: SCHEMA, target: await impatientTarget() });
+  closing.push(f.close);
+  await f.stream();
+  const drain = runInBackground(f.steps.waitForDrain, [f.m, 'FFF/0']);
+  for (let i = 0; i < 4; i++) {
+    const rows = await countRows(f.source, 'public.t');
+    await f.source.query(WRITE);
+    for (const end = Date.now() + 15_000; (await countRows(f.target, 'public.t')) < rows + 1 && Date.now() < end;)
+      await delay(100);
+    await f.source.query(`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1`, [
+      `pgtransit_${f.m.id}_g0`,
+    ]);
+    await delay(500);
+  }
+  const first = await Promise.race([drain.ended, delay(1500, 'waits')]);
+  drain.cancel();
+  expect(first).toBe('waits');
+}, 120_000);
