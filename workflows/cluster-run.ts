@@ -13,7 +13,7 @@ import {
   upsertSearchAttributes,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { ResolveRequest, StopRequest } from '../src/contract.ts';
+import type { ResolveAction, ResolveRequest, StopRequest } from '../src/contract.ts';
 import { childWorkflowId, SEARCH_ATTRIBUTE } from '../src/contract.ts';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
@@ -54,6 +54,8 @@ export class ClusterRun {
   readonly #progress = new Map<string, DatabaseProgress>();
   readonly #newsHeard = new Map<string, number>();
   readonly #children = new Map<string, Child>();
+  /** Of those that are parked. */
+  readonly #answers = new Map<string, ResolveAction[]>();
   #measuredAt = new Date();
   #endedAs: Phase | null = null;
   #stop: StopRequest | null = null;
@@ -213,35 +215,40 @@ export class ClusterRun {
       .catch(() => undefined);
   }
 
-  #resolveProblem({ database }: ResolveRequest): string | null {
+  #resolveProblem({ database, action }: ResolveRequest): string | null {
     const known = this.#known();
     if (known === null || this.#children.size === 0)
       return 'Nothing is parked: this migration is still being validated.';
     if (database !== undefined && !known.includes(database)) return `This migration has no database "${database}".`;
-    const asked = [...this.#progress.values()].filter(
-      (progress) => database === undefined || progress.database === database,
+    const parked = this.#parked(database);
+    if (parked.length === 0) return 'Nothing is parked: there is nothing to resolve.';
+    if (parked.some(([, answers]) => answers.includes(action))) return null;
+    const names = parked.map(([name]) => name).join(', ');
+    return `The step at which ${names} is parked cannot be skipped; answer with retry or abort.`;
+  }
+
+  #parked(database: string | undefined): [database: string, answers: ResolveAction[]][] {
+    return [...this.#answers].filter(
+      ([name, answers]) => answers.length > 0 && (database === undefined || name === database),
     );
-    return asked.some(({ attention }) => attention !== null) ? null : 'Nothing is parked: there is nothing to resolve.';
   }
 
   async #resolve(request: ResolveRequest): Promise<string> {
-    const asked = [...this.#progress.values()].filter(
-      ({ database, attention }) =>
-        attention !== null && (request.database === undefined || request.database === database),
-    );
-    for (const { database } of asked)
+    const asked = this.#parked(request.database).filter(([, answers]) => answers.includes(request.action));
+    for (const [database] of asked)
       await this.#children
         .get(database)
         ?.signal(resolveSignal, request)
         .catch(() => undefined);
-    return `${request.action} was passed on to ${asked.map(({ database }) => database).join(', ')}.`;
+    return `${request.action} was passed on to ${asked.map(([database]) => database).join(', ')}.`;
   }
 
-  #hear({ number, progress }: DatabaseNews): void {
+  #hear({ number, progress, answers }: DatabaseNews): void {
     const known = this.#progress.get(progress.database);
     const isOld = number <= (this.#newsHeard.get(progress.database) ?? 0);
     if (known === undefined || hasEnded(known.phase) || isOld) return;
     this.#newsHeard.set(progress.database, number);
+    this.#answers.set(progress.database, answers);
     this.#progress.set(
       progress.database,
       progress.tables.total === 0 ? { ...progress, tables: known.tables, bytes: known.bytes } : progress,
@@ -251,6 +258,7 @@ export class ClusterRun {
   }
 
   #ended(database: string, phase: Phase, message: string): void {
+    this.#answers.delete(database);
     const known = this.#progress.get(database);
     if (known !== undefined)
       this.#progress.set(database, { ...known, phase, message, attention: null, lagBytes: null });

@@ -50,7 +50,7 @@ export class DatabaseRun {
     this.m = m;
     this.warnings = [...(carried?.warnings ?? [])];
     this.status = new DatabaseStatus(m, options, carried?.status ?? null);
-    this.#parking = new Parking((sentence) => this.status.park(sentence));
+    this.#parking = new Parking((sentence, answers) => this.status.park(sentence, answers));
     this.#stop = options.stopRequested;
     this.#answerMessages();
   }
@@ -109,7 +109,10 @@ export class DatabaseRun {
     });
   }
 
-  /** Runs `work` while `keepSnapshot` keeps the holder alive beside it; a lost snapshot ends both. */
+  /**
+   * Runs `work`, whose end must be the seal, while `keepSnapshot` keeps the holder alive beside it; a lost snapshot ends
+   * both. Then it releases the holder, whose end after the seal is the end of `keepSnapshot`.
+   */
   async underSnapshot(work: () => Promise<void>): Promise<void> {
     const working = new CancellationScope();
     const keeping = new CancellationScope();
@@ -125,11 +128,12 @@ export class DatabaseRun {
     try {
       await working.run(work);
     } catch (error) {
-      throw lost ?? error;
-    } finally {
       keeping.cancel();
       await kept;
+      throw lost ?? error;
     }
+    await this.attempt('releaseSnapshot', `${this.m.database}: release the snapshot on the source`, this.m);
+    await kept;
   }
 
   #answerMessages(): void {

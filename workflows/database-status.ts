@@ -5,6 +5,7 @@ import {
   upsertSearchAttributes,
   workflowInfo,
 } from '@temporalio/workflow';
+import type { ResolveAction } from '../src/contract.ts';
 import { SEARCH_ATTRIBUTE } from '../src/contract.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Measurement, Migration } from '../src/domain/migration.ts';
@@ -32,6 +33,7 @@ export class DatabaseStatus {
   #phase: Phase = 'preparing';
   #phaseSince = Date.now();
   #parked: string | null = null;
+  #answers: ResolveAction[] = [];
   #problem: string | null = null;
   #message = '';
   #measured: Measurement | null;
@@ -87,8 +89,9 @@ export class DatabaseStatus {
   }
 
   /** A sentence while the migration waits for a person; null when it goes on. */
-  park(sentence: string | null): void {
+  park(sentence: string | null, answers: ResolveAction[]): void {
     this.#parked = sentence;
+    this.#answers = answers;
     this.#tell(true);
   }
 
@@ -139,7 +142,7 @@ export class DatabaseStatus {
     this.#newsToParent += 1;
     // A parent that has ended needs no news.
     getExternalWorkflowHandle(parent.workflowId, parent.runId)
-      .signal(databaseProgressSignal, { number: this.#newsToParent, progress })
+      .signal(databaseProgressSignal, { number: this.#newsToParent, progress, answers: this.#answers })
       .catch(() => undefined);
   }
 }

@@ -143,7 +143,6 @@ async function copyDatabase(run: DatabaseRun): Promise<void> {
       await run.attempt('verifyCopied', `${database}: compare the copied rows on both sides`, m, GENERATION);
     await run.attempt('sealCopy', `${database}: assert that nothing is unfinished`, m, GENERATION);
   });
-  await run.attempt('releaseSnapshot', `${database}: release the snapshot on the source`, m);
 
   status.enter('subscribing', 'Adding foreign keys, triggers, owners and grants.');
   await run.attempt('restoreConstraints', `${database}: restore foreign keys, triggers, owners and grants`, m);

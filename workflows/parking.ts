@@ -16,9 +16,9 @@ interface Parked {
  */
 export class Parking {
   readonly #parked: Parked[] = [];
-  readonly #changed: (sentence: string | null) => void;
+  readonly #changed: (sentence: string | null, answers: ResolveAction[]) => void;
 
-  constructor(changed: (sentence: string | null) => void) {
+  constructor(changed: (sentence: string | null, answers: ResolveAction[]) => void) {
     this.#changed = changed;
   }
 
@@ -45,12 +45,17 @@ export class Parking {
     return parked.action === 'skip' ? 'skip' : 'retry';
   }
 
+  #answers(): ResolveAction[] {
+    if (this.#parked.length === 0) return [];
+    return this.#parked.every((parked) => parked.skippable) ? ['retry', 'skip', 'abort'] : ['retry', 'abort'];
+  }
+
   /** Why `action` cannot be taken now, as a sentence; null when it can. */
   refuses(action: ResolveAction): string | null {
-    if (this.#parked.length === 0) return 'This migration is not parked: there is nothing to resolve.';
-    if (action === 'skip' && !this.#parked.every((parked) => parked.skippable))
-      return 'The step at which this migration is parked cannot be skipped; answer with retry or abort.';
-    return null;
+    const answers = this.#answers();
+    if (answers.length === 0) return 'This migration is not parked: there is nothing to resolve.';
+    if (answers.includes(action)) return null;
+    return 'The step at which this migration is parked cannot be skipped; answer with retry or abort.';
   }
 
   /** Answers everything that is parked now. An answer to nothing is ignored: it came twice. */
@@ -61,6 +66,7 @@ export class Parking {
   }
 
   #tell(): void {
-    this.#changed(this.#parked.length === 0 ? null : this.#parked.map((parked) => parked.sentence).join(' '));
+    const sentence = this.#parked.map((parked) => parked.sentence).join(' ');
+    this.#changed(sentence === '' ? null : sentence, this.#answers());
   }
 }

@@ -37,6 +37,8 @@ export const untilCancelled = (): Promise<never> =>
 
 /** Every step succeeds at once: a test replaces those that it is about. */
 export function stubActivities(databases: string[] = ['shop']): Activities {
+  let release: () => void;
+  const released = new Promise<void>((resolve) => (release = resolve));
   return {
     inspectCluster: () =>
       Promise.resolve({
@@ -58,8 +60,12 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
     migrateRoles: () => Promise.resolve([{ role: 'app', status: 'created', message: 'role created' }]),
     createDatabase: () => Promise.resolve({ created: true }),
     openSnapshot: () => Promise.resolve({ consistentPoint: '0/1', tables: 2 }),
-    keepSnapshot: untilCancelled,
-    releaseSnapshot: () => Promise.resolve(),
+    keepSnapshot: () =>
+      heartbeating(
+        () => null,
+        () => Promise.race([released, Context.current().cancelled]),
+      ),
+    releaseSnapshot: () => Promise.resolve(release()),
     copySchema: () => Promise.resolve({ entries: 3 }),
     planCopy: () => Promise.resolve({ tables: 2, bytes: 1000, units: 2, indexes: 1 }),
     copyTables: () => Promise.resolve({ tables: 1, rows: 5, bytes: 500, current: null }),

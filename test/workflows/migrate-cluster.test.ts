@@ -243,6 +243,9 @@ describe('migrateCluster', () => {
       await expect(handle.executeUpdate('resolve', { args: [{ action: 'perhaps' }] })).rejects.toMatchObject({
         cause: { message: expect.stringContaining('resolve takes') as string },
       });
+      await expect(handle.executeUpdate('resolve', { args: [{ action: 'skip' }] })).rejects.toMatchObject({
+        cause: { message: expect.stringContaining('cannot be skipped') as string },
+      });
       broken = false;
       await handle.executeUpdate('resolve', { args: [{ action: 'retry' }] });
       expect(((await handle.result()) as ClusterReport).status).toBe('done');
