@@ -64,43 +64,29 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
     },
 
     /**
-     * Runs as long as the copy: one session that renews the holder's lease, and a look at the holder itself. A holder
-     * that is gone after the seal was released, which may be seen here before the end of this step is.
+     * Runs as long as the copy: one session that renews the holder's lease, and a look at the holder itself. Once the
+     * copy is sealed it ends the holder, whose transaction was only read from.
      */
     async keepSnapshot(m: Migration, generation: number): Promise<void> {
-      const booked = await withSession(openTarget(deps, m, 'control'), 'reading the ledger', (target) =>
-        readGeneration(target, generation),
-      );
-      if (booked === null)
-        throw new MigrationError('SnapshotLost', `Generation ${generation} is not in the ledger any more.`);
-      return withSession(openSource(deps, m, 'keep'), 'keeping the snapshot', async (source) => {
-        let age = 0;
-        return heartbeating(
-          () => ({ holderPid: booked.holder_pid, snapshotAgeSeconds: age }),
-          async () => {
-            for (;;) {
-              try {
+      await withSession(openTarget(deps, m, 'control'), 'reading the ledger', (target) =>
+        withSession(openSource(deps, m, 'keep'), 'keeping the snapshot', async (source) => {
+          let held = { holderPid: 0, snapshotAgeSeconds: 0 };
+          await heartbeating(
+            () => held,
+            async () => {
+              for (;;) {
+                const booked = (await ledgerExists(target)) ? await readGeneration(target, generation) : null;
+                if (booked === null)
+                  throw new MigrationError('SnapshotLost', `Generation ${generation} is not in the ledger any more.`);
+                if (booked.state !== 'open') return;
                 await requireHolder(source, m, generation, booked);
-              } catch (error) {
-                if (await isSealed(deps, m, generation)) return;
-                throw error;
+                held = { holderPid: booked.holder_pid, snapshotAgeSeconds: await ageOf(source, booked.holder_pid) };
+                await nextPoll();
               }
-              const row = await source.one<{ age: number }>(
-                `SELECT extract(epoch FROM clock_timestamp() - max(xact_start))::float8 AS age FROM pg_stat_activity WHERE pid = $1`,
-                [booked.holder_pid],
-              );
-              age = Math.round(row.age);
-              await nextPoll();
-            }
-          },
-        );
-      });
-    },
-
-    /** Ends the holder. Its transaction was only read from. */
-    async releaseSnapshot(m: Migration): Promise<void> {
-      await withSession(openSource(deps, m, 'control'), 'releasing the snapshot', (source) =>
-        endSessions(source, m.database, [applicationName(m.id, 'holder')]),
+            },
+          );
+          await endSessions(source, m.database, [applicationName(m.id, 'holder')]);
+        }),
       );
     },
   };
@@ -145,13 +131,14 @@ async function forgetLost(
   }
 }
 
-/** `finish` and `undo` drop the ledger, and then nobody needs the snapshot either. */
-const isSealed = (deps: ActivityDeps, m: Migration, generation: number): Promise<boolean> =>
-  withSession(openTarget(deps, m, 'control'), 'reading the ledger', async (target) => {
-    if (!(await ledgerExists(target))) return true;
-    const booked = await readGeneration(target, generation);
-    return booked?.state === 'sealed' || booked?.state === 'streaming';
-  });
+/** Seconds. A walsender shows no start of its transaction, but the holder began its own right after it was there. */
+async function ageOf(source: Session, pid: number): Promise<number> {
+  const { age } = await source.one<{ age: number }>(
+    'SELECT round(extract(epoch FROM clock_timestamp() - max(backend_start)))::float8 AS age FROM pg_stat_activity WHERE pid = $1',
+    [pid],
+  );
+  return age;
+}
 
 /** @throws MigrationError `SnapshotLost`, saying what is gone */
 async function requireHolder(source: Session, m: Migration, generation: number, booked: GenerationRow): Promise<void> {

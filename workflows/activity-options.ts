@@ -38,7 +38,6 @@ const KIND_OF: Record<keyof Activities, Kind> = {
   createDatabase: 'change',
   openSnapshot: 'change',
   keepSnapshot: 'keeper',
-  releaseSnapshot: 'cleanup',
   copySchema: 'change',
   planCopy: 'change',
   copyTables: 'lane',

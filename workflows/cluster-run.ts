@@ -64,7 +64,7 @@ export class ClusterRun {
 
   constructor() {
     setHandler(clusterProgressQuery, () => this.#clusterProgress(), { description: DESCRIPTION.progress });
-    setHandler(databaseProgressSignal, (news) => this.#hear(news));
+    setHandler(databaseProgressSignal, (news) => this.#hear(news), { description: DESCRIPTION.internal });
     setHandler(stopReplicationSignal, (request) => this.#stopReplication(request), {
       description: DESCRIPTION.stopReplication,
     });

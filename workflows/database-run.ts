@@ -110,14 +110,14 @@ export class DatabaseRun {
   }
 
   /**
-   * Runs `work`, whose end must be the seal, while `keepSnapshot` keeps the holder alive beside it; a lost snapshot ends
-   * both. Then it releases the holder, whose end after the seal is the end of `keepSnapshot`.
+   * Runs `work`, whose end must be the seal, while `keepSnapshot` keeps the holder alive beside it, and releases it after
+   * the seal. A lost snapshot ends both.
    */
   async underSnapshot(work: () => Promise<void>): Promise<void> {
     const working = new CancellationScope();
     const keeping = new CancellationScope();
     let lost: unknown;
-    const what = `${this.m.database}: keep the snapshot on the source while rows are copied`;
+    const what = `${this.m.database}: keep the snapshot on the source until the copy is sealed`;
     const kept = keeping
       .run(() => this.parkable(what, false, () => step('keepSnapshot', what, this.m, 0)))
       .catch((error: unknown) => {
@@ -132,7 +132,6 @@ export class DatabaseRun {
       await kept;
       throw lost ?? error;
     }
-    await this.attempt('releaseSnapshot', `${this.m.database}: release the snapshot on the source`, this.m);
     await kept;
   }
 
@@ -157,7 +156,9 @@ export class DatabaseRun {
         validator: (request: StopRequest | undefined) => refuse(knowsStop(request)),
       },
     );
-    setHandler(resolveSignal, (request: ResolveRequest) => void this.#parking.resolve(request.action));
+    setHandler(resolveSignal, (request: ResolveRequest) => void this.#parking.resolve(request.action), {
+      description: DESCRIPTION.internal,
+    });
     setHandler(resolveUpdate, (request: ResolveRequest) => this.#parking.resolve(request.action), {
       description: DESCRIPTION.resolve,
       validator: (request: ResolveRequest) =>

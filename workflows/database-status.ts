@@ -9,6 +9,7 @@ import type { ResolveAction } from '../src/contract.ts';
 import { SEARCH_ATTRIBUTE } from '../src/contract.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Measurement, Migration } from '../src/domain/migration.ts';
+import { hasEnded } from '../src/domain/phase.ts';
 import type { Phase } from '../src/domain/phase.ts';
 import type { DatabaseProgress } from '../src/domain/progress.ts';
 import { databaseDetails } from './details.ts';
@@ -38,6 +39,7 @@ export class DatabaseStatus {
   #message = '';
   #measured: Measurement | null;
   #toldParent = 0;
+  #toldSearch = '';
   #newsToParent: number;
 
   constructor(
@@ -60,7 +62,6 @@ export class DatabaseStatus {
         },
         { key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.database, 'KEYWORD'), value: m.database },
       ]);
-    this.#tell(true);
   }
 
   get phase(): Phase {
@@ -100,8 +101,9 @@ export class DatabaseStatus {
     const news = problem !== this.#problem;
     if (measured !== null) this.#measured = measured;
     this.#problem = problem;
-    // While it streams for weeks the parent's history must stay small; before, measurements are few.
-    this.#tell(news || this.#phase !== 'streaming' || Date.now() - this.#toldParent >= this.#reportEveryMs);
+    // While it streams for weeks the parent's history must stay small; before, measurements become rare by themselves.
+    const every = this.#phase === 'streaming' ? this.#reportEveryMs : LIMITS.reportCopyMs;
+    this.#tell(news || Date.now() - this.#toldParent >= every);
   }
 
   progress(): DatabaseProgress {
@@ -128,22 +130,27 @@ export class DatabaseStatus {
   #tell(parentToo: boolean): void {
     const progress = this.progress();
     setCurrentDetails(databaseDetails(progress, this.#measured));
-    if (this.#searchAttributes)
-      upsertSearchAttributes([
-        { key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.phase, 'KEYWORD'), value: progress.phase },
-        {
-          key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.attention, 'KEYWORD'),
-          value: progress.attention === null ? null : this.#parked === null ? 'problem' : 'parked',
-        },
-      ]);
+    this.#tellSearch(progress);
     const parent = workflowInfo().parent;
-    if (!parentToo || parent === undefined) return;
+    // The parent hears of the end by the end itself.
+    if (!parentToo || parent === undefined || hasEnded(this.#phase)) return;
     this.#toldParent = Date.now();
     this.#newsToParent += 1;
     // A parent that has ended needs no news.
     getExternalWorkflowHandle(parent.workflowId, parent.runId)
       .signal(databaseProgressSignal, { number: this.#newsToParent, progress, answers: this.#answers })
       .catch(() => undefined);
+  }
+
+  #tellSearch({ phase, attention }: DatabaseProgress): void {
+    const value = attention === null ? null : this.#parked === null ? 'problem' : 'parked';
+    const told = `${phase} ${value}`;
+    if (!this.#searchAttributes || told === this.#toldSearch) return;
+    this.#toldSearch = told;
+    upsertSearchAttributes([
+      { key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.phase, 'KEYWORD'), value: phase },
+      { key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.attention, 'KEYWORD'), value },
+    ]);
   }
 }
 

@@ -32,6 +32,7 @@ export const DESCRIPTION = {
   resolve:
     'Answer a migration that waits for you. Input: {"database": "shop", "action": "retry"}; the action is retry, ' +
     'skip (only for steps that may be left out) or abort.',
+  internal: 'Sent by pgtransit itself, between the workflows of one migration.',
   progress: 'Phase, lag and amounts of each database, as last measured.',
 } as const;
 

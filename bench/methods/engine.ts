@@ -43,11 +43,9 @@ export const engine: Method = {
     const watch = new Stopwatch(task);
     try {
       await watch.phase('snapshot', () => steps.run('openSnapshot', m, GENERATION));
-      // It never ends by itself: the race is for its failure, which would leave the lanes waiting.
       const keeping = steps.run('keepSnapshot', m, GENERATION);
-      await Promise.race([keeping, copy(steps, watch, m, plan)]);
-      await steps.end();
-      await watch.phase('release', () => steps.run('releaseSnapshot', m));
+      // Its failure must not leave the lanes waiting.
+      await Promise.all([keeping, copy(steps, watch, m, plan)]);
       await watch.phase('constraints', () => steps.run('restoreConstraints', m));
       const { outcome } = watch;
       const { user, system } = process.cpuUsage(cpu);

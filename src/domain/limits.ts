@@ -17,10 +17,12 @@ export const LIMITS = {
   /** How often a wait looks again (lag, drain, a locked unit, the holder). One cheap query each. */
   pollMs: 500,
   /** The first and the longest pause between two measurements of a database; it doubles in between. */
-  measureFirstMs: 2_000,
+  measureFirstMs: 5_000,
   measureMostMs: 300_000,
   /** Times the number of databases: how often a streaming child tells its parent, whose history 50,000 events bound. */
   reportToParentMs: 600_000,
+  /** … and one that copies: often enough for a person who watches the parent, seldom enough for both histories. */
+  reportCopyMs: 4_000,
 
   /** The holder ends by itself when no keep session was there for this long: the longest outage without a worker. */
   snapshotLeaseSeconds: 12 * 3600,

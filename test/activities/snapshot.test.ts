@@ -166,11 +166,14 @@ describe('the holder', () => {
     await f.copy();
   });
 
-  test('ends at once when it is released, and releasing again is nothing', async () => {
+  test('is ended by its keeper once the copy is sealed, and keeping it after that is nothing', async () => {
     const f = await fixture();
     await runActivity(f.steps.openSnapshot, [f.m, 0]);
-    for (let time = 1; time <= 2; time += 1) await runActivity(f.steps.releaseSnapshot, [f.m]);
-    expect(await holders(f.source, applicationName(f.m.id, 'holder'))).toBe(0);
+    const keeping = runInBackground(f.steps.keepSnapshot, [f.m, 0]);
+    await f.copy();
+    expect(await keeping.ended).toBeUndefined();
+    await eventually('no holder', async () => (await holders(f.source, applicationName(f.m.id, 'holder'))) === 0);
+    await runActivity(f.steps.keepSnapshot, [f.m, 0]);
   });
 });
 

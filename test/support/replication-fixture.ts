@@ -88,7 +88,7 @@ export async function replicationFixture(options: ReplicationOptions) {
     await runActivity(steps.planCopy, [m, 0]);
     await runActivity(steps.copyTables, [m, 0, 0]);
     await runActivity(steps.sealCopy, [m, 0]);
-    await runActivity(steps.releaseSnapshot, [m]);
+    await runActivity(steps.keepSnapshot, [m, 0]);
   };
   /** Slots, publications and sessions on the source; subscriptions, schema and sessions on the target. */
   const leftovers = async (): Promise<string[]> => {

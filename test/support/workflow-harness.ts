@@ -37,8 +37,8 @@ export const untilCancelled = (): Promise<never> =>
 
 /** Every step succeeds at once: a test replaces those that it is about. */
 export function stubActivities(databases: string[] = ['shop']): Activities {
-  let release: () => void;
-  const released = new Promise<void>((resolve) => (release = resolve));
+  let seal: () => void;
+  const sealed = new Promise<void>((resolve) => (seal = resolve));
   return {
     inspectCluster: () =>
       Promise.resolve({
@@ -63,9 +63,8 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
     keepSnapshot: () =>
       heartbeating(
         () => null,
-        () => Promise.race([released, Context.current().cancelled]),
+        () => Promise.race([sealed, Context.current().cancelled]),
       ),
-    releaseSnapshot: () => Promise.resolve(release()),
     copySchema: () => Promise.resolve({ entries: 3 }),
     planCopy: () => Promise.resolve({ tables: 2, bytes: 1000, units: 2, indexes: 1 }),
     copyTables: () => Promise.resolve({ tables: 1, rows: 5, bytes: 500, current: null }),
@@ -73,7 +72,10 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
     copyLargeObjects: () => Promise.resolve({ objects: 0, bytes: 0 }),
     copySequences: () => Promise.resolve({ sequences: 1 }),
     verifyCopied: () => Promise.resolve({ tables: 2, rows: 10, seconds: 0 }),
-    sealCopy: () => Promise.resolve({ tables: 2, rows: 10, bytes: 1000 }),
+    sealCopy: () => {
+      seal();
+      return Promise.resolve({ tables: 2, rows: 10, bytes: 1000 });
+    },
     restoreConstraints: () => Promise.resolve({ entries: 1 }),
     refreshMaterializedViews: () => Promise.resolve({ refreshed: 0 }),
     createSubscription: () => Promise.resolve(),
