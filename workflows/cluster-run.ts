@@ -17,6 +17,7 @@ import type { ResolveAction, ResolveRequest, StopRequest } from '../src/contract
 import { childWorkflowId, SEARCH_ATTRIBUTE } from '../src/contract.ts';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
+import { describeFinding } from '../src/domain/finding.ts';
 import type { ClusterInspection, DatabaseInspection } from '../src/domain/migration.ts';
 import { hasEnded, PHASES, slowestPhase } from '../src/domain/phase.ts';
 import type { Phase } from '../src/domain/phase.ts';
@@ -61,6 +62,7 @@ export class ClusterRun {
   #stop: StopRequest | null = null;
   #searchAttributes = false;
   #told = '';
+  #refused: DatabaseReport[] = [];
 
   constructor() {
     setHandler(clusterProgressQuery, () => this.#clusterProgress(), { description: DESCRIPTION.progress });
@@ -86,9 +88,13 @@ export class ClusterRun {
     this.#tell();
   }
 
-  begin(databases: DatabaseInspection[], searchAttributes: boolean): void {
+  /** `refused`: databases that fail now, since a server does not let us into them. */
+  begin(databases: DatabaseInspection[], refused: DatabaseInspection[], searchAttributes: boolean): void {
     this.#searchAttributes = searchAttributes;
-    for (const { database, method, tables, bytes } of databases)
+    this.#refused = refused.map(({ database, findings }) =>
+      bareReport(database, 'failed', findings.map(describeFinding).join(' ')),
+    );
+    for (const { database, method, tables, bytes } of [...databases, ...refused])
       this.#progress.set(database, {
         database,
         method,
@@ -99,6 +105,7 @@ export class ClusterRun {
         bytes: { copied: 0, total: bytes },
         message: 'Waiting for its turn.',
       });
+    for (const { database, message } of this.#refused) this.#ended(database, 'failed', message);
     if (searchAttributes)
       upsertSearchAttributes([{ key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.cluster, 'KEYWORD'), value: this.#id }]);
     this.#tell();
@@ -144,7 +151,8 @@ export class ClusterRun {
   }
 
   /** The report, or the failure that carries it when a database failed. */
-  report(roles: RoleReport[], databases: DatabaseReport[]): ClusterReport {
+  report(roles: RoleReport[], migrated: DatabaseReport[]): ClusterReport {
+    const databases = [...migrated, ...this.#refused];
     const failed = databases.filter(({ status }) => status === 'failed');
     const report = capClusterReport({ id: this.#id, status: failed.length > 0 ? 'failed' : 'done', roles, databases });
     if (failed.length === 0) return report;

@@ -10,8 +10,8 @@ export async function migrateCluster(input?: unknown): Promise<ClusterReport> {
   const cluster = new ClusterRun();
   try {
     const plan = readPlan(input);
-    const { servers, databases, searchAttributes } = await validate(plan);
-    cluster.begin(databases, searchAttributes);
+    const { servers, databases, refused, searchAttributes } = await validate(plan);
+    cluster.begin(databases, refused, searchAttributes);
 
     const roles = await step('migrateRoles', 'create the roles that the target lacks', {
       plan,

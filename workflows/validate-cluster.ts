@@ -8,11 +8,18 @@ import type { Plan } from '../src/domain/plan.ts';
 import { parsePlan } from '../src/domain/plan.ts';
 import { step } from './step.ts';
 
-export interface Validation {
+type InspectedDatabase = DatabaseInspection & { sourceOid: number };
+
+interface Inspection {
   servers: ClusterInspection['servers'];
-  databases: (DatabaseInspection & { sourceOid: number })[];
+  databases: InspectedDatabase[];
   findings: Finding[];
   searchAttributes: boolean;
+}
+
+export interface Validation extends Inspection {
+  /** Databases that one of the servers does not let us into, e.g. by its pg_hba.conf: they fail, the others go on. */
+  refused: InspectedDatabase[];
 }
 
 /** Inspects both servers and every database, and changes nothing. Findings are the result, whatever their severity. */
@@ -42,10 +49,14 @@ export async function validateCluster(
 
 /** @throws ApplicationFailure `ValidationFailed` with every finding, when one blocks */
 export async function validate(plan: Plan): Promise<Validation> {
-  const validation = await inspect(plan);
-  const blocking = validation.findings.filter(blocks);
-  if (blocking.length === 0) return validation;
-  const findings = capFindings(validation.findings);
+  const inspection = await inspect(plan);
+  const refused = inspection.databases.filter(isRefused);
+  const databases = inspection.databases.filter((database) => !isRefused(database));
+  const blocking = inspection.findings.filter(
+    (finding) => blocks(finding) && (databases.length === 0 || finding.code !== UNREACHABLE),
+  );
+  if (blocking.length === 0) return { ...inspection, databases, refused };
+  const findings = capFindings(inspection.findings);
   const sentences = capFindings(blocking).map(describeFinding).join('\n').slice(0, MAX_MESSAGE);
   const count = blocking.length === 1 ? 'One finding is' : `${blocking.length} findings are`;
   throw toApplicationFailure(
@@ -53,6 +64,11 @@ export async function validate(plan: Plan): Promise<Validation> {
     [findings.slice(0, MAX_FINDINGS)],
   );
 }
+
+/** The one finding of a database that nobody could look into. */
+const UNREACHABLE = 'database-unreachable';
+
+const isRefused = ({ findings }: InspectedDatabase): boolean => findings.some(({ code }) => code === UNREACHABLE);
 
 /** A failure's message and details must stay far below Temporal's limits (2 MB a payload). */
 const MAX_MESSAGE = 16_000;
@@ -71,13 +87,13 @@ export function readPlan(input: unknown): Plan {
   }
 }
 
-async function inspect(plan: Plan): Promise<Validation> {
+async function inspect(plan: Plan): Promise<Inspection> {
   const { servers, databases, findings, searchAttributes } = await step(
     'inspectCluster',
     'inspect both servers, changing nothing',
     { plan },
   );
-  const inspected: Validation['databases'] = [];
+  const inspected: InspectedDatabase[] = [];
   for (let first = 0; first < databases.length; first += INSPECTED_AT_ONCE) {
     const batch = databases.slice(first, first + INSPECTED_AT_ONCE).map(async ({ database, sourceOid }) => ({
       ...(await step('inspectDatabase', `${database}: inspect on both servers, changing nothing`, {

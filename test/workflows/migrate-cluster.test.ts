@@ -196,6 +196,45 @@ describe('migrateCluster', () => {
     });
   });
 
+  describe('a database that a server does not let us into', () => {
+    const inspectDatabase = ({ database }: { database: string }) => {
+      const message = 'pg_hba.conf rejects the connection.';
+      const refusal = { code: 'database-unreachable', severity: 'error', server: 'source', database } as const;
+      const findings = database === 'closed' ? [{ ...refusal, object: null, message, remedy: null }] : [];
+      return Promise.resolve({ database, method: 'dump' as const, reason: '', tables: 1, bytes: 1, findings });
+    };
+
+    test('fails alone, and the others are migrated', async () => {
+      await withWorkers(
+        { inspectDatabase },
+        async ({ start, calls }) => {
+          const handle = await start('migrateCluster');
+          const { type, message, all } = await failureOf(handle);
+          expect(type).toBe('DatabasesFailed');
+          expect(message).toContain('1 of 2 databases failed. closed:');
+          expect((all[1] as ClusterReport).databases).toMatchObject([
+            { database: 'open', status: 'done' },
+            { database: 'closed', status: 'failed', message: expect.stringContaining('pg_hba.conf rejects') as string },
+          ]);
+          expect(calls.filter((name) => name === 'createDatabase')).toHaveLength(1);
+          expect((await progressOf(handle)).databases.map(({ phase }) => phase)).toEqual(['done', 'failed']);
+        },
+        ['closed', 'open'],
+      );
+    });
+
+    test('is in the way when there is no other', async () => {
+      await withWorkers(
+        { inspectDatabase },
+        async ({ start, calls }) => {
+          expect((await failureOf(await start('migrateCluster'))).type).toBe('ValidationFailed');
+          expect(calls).not.toContain('migrateRoles');
+        },
+        ['closed'],
+      );
+    });
+  });
+
   test('stop.when "caught-up" stops by itself', async () => {
     await withWorkers({}, async ({ start }) => {
       const report = (await (await start('migrateCluster', { stop: { when: 'caught-up' } })).result()) as ClusterReport;
