@@ -13,7 +13,7 @@ import {
   upsertSearchAttributes,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { ResolveAction, ResolveRequest, StopRequest } from '../src/contract.ts';
+import type { ResolveRequest, StopRequest } from '../src/contract.ts';
 import { childWorkflowId, SEARCH_ATTRIBUTE } from '../src/contract.ts';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
@@ -55,8 +55,6 @@ export class ClusterRun {
   readonly #progress = new Map<string, DatabaseProgress>();
   readonly #newsHeard = new Map<string, number>();
   readonly #children = new Map<string, Child>();
-  /** Of those that are parked. */
-  readonly #answers = new Map<string, ResolveAction[]>();
   #measuredAt = new Date();
   #endedAs: Phase | null = null;
   #stop: StopRequest | null = null;
@@ -100,6 +98,7 @@ export class ClusterRun {
         method,
         phase: 'preparing',
         attention: null,
+        answers: [],
         lagBytes: null,
         tables: { copied: 0, total: tables },
         bytes: { copied: 0, total: bytes },
@@ -230,33 +229,32 @@ export class ClusterRun {
     if (database !== undefined && !known.includes(database)) return `This migration has no database "${database}".`;
     const parked = this.#parked(database);
     if (parked.length === 0) return 'Nothing is parked: there is nothing to resolve.';
-    if (parked.some(([, answers]) => answers.includes(action))) return null;
-    const names = parked.map(([name]) => name).join(', ');
+    if (parked.some(({ answers }) => answers.includes(action))) return null;
+    const names = parked.map((progress) => progress.database).join(', ');
     return `The step at which ${names} is parked cannot be skipped; answer with retry or abort.`;
   }
 
-  #parked(database: string | undefined): [database: string, answers: ResolveAction[]][] {
-    return [...this.#answers].filter(
-      ([name, answers]) => answers.length > 0 && (database === undefined || name === database),
+  #parked(database: string | undefined): DatabaseProgress[] {
+    return [...this.#progress.values()].filter(
+      (progress) => progress.answers.length > 0 && (database === undefined || progress.database === database),
     );
   }
 
   async #resolve(request: ResolveRequest): Promise<string> {
-    const asked = this.#parked(request.database).filter(([, answers]) => answers.includes(request.action));
-    for (const [database] of asked)
+    const asked = this.#parked(request.database).filter(({ answers }) => answers.includes(request.action));
+    for (const { database } of asked)
       await this.#children
         .get(database)
         ?.signal(resolveSignal, request)
         .catch(() => undefined);
-    return `${request.action} was passed on to ${asked.map(([database]) => database).join(', ')}.`;
+    return `${request.action} was passed on to ${asked.map(({ database }) => database).join(', ')}.`;
   }
 
-  #hear({ number, progress, answers }: DatabaseNews): void {
+  #hear({ number, progress }: DatabaseNews): void {
     const known = this.#progress.get(progress.database);
     const isOld = number <= (this.#newsHeard.get(progress.database) ?? 0);
     if (known === undefined || hasEnded(known.phase) || isOld) return;
     this.#newsHeard.set(progress.database, number);
-    this.#answers.set(progress.database, answers);
     this.#progress.set(
       progress.database,
       progress.tables.total === 0 ? { ...progress, tables: known.tables, bytes: known.bytes } : progress,
@@ -266,10 +264,9 @@ export class ClusterRun {
   }
 
   #ended(database: string, phase: Phase, message: string): void {
-    this.#answers.delete(database);
     const known = this.#progress.get(database);
     if (known !== undefined)
-      this.#progress.set(database, { ...known, phase, message, attention: null, lagBytes: null });
+      this.#progress.set(database, { ...known, phase, message, attention: null, answers: [], lagBytes: null });
     this.#measuredAt = new Date();
     this.#tell();
   }

@@ -113,6 +113,7 @@ export class DatabaseStatus {
       method: this.#m.method,
       phase: this.#phase,
       attention: this.#parked ?? this.#problem,
+      answers: this.#answers,
       lagBytes: measured?.lagBytes ?? null,
       tables: measured?.tables ?? { copied: 0, total: 0 },
       bytes: measured?.bytes ?? { copied: 0, total: 0 },
@@ -138,7 +139,7 @@ export class DatabaseStatus {
     this.#newsToParent += 1;
     // A parent that has ended needs no news.
     getExternalWorkflowHandle(parent.workflowId, parent.runId)
-      .signal(databaseProgressSignal, { number: this.#newsToParent, progress, answers: this.#answers })
+      .signal(databaseProgressSignal, { number: this.#newsToParent, progress })
       .catch(() => undefined);
   }
 

@@ -1,5 +1,5 @@
 import { defineQuery, defineSignal, defineUpdate } from '@temporalio/workflow';
-import type { ResolveAction, ResolveRequest, StopRequest } from '../src/contract.ts';
+import type { ResolveRequest, StopRequest } from '../src/contract.ts';
 import { MESSAGE } from '../src/contract.ts';
 import type { ClusterProgress, DatabaseProgress } from '../src/domain/progress.ts';
 import type { Phase } from '../src/domain/phase.ts';
@@ -11,8 +11,6 @@ export type Phases = Record<string, Phase>;
 export interface DatabaseNews {
   number: number;
   progress: DatabaseProgress;
-  /** What it can be told by `resolve`; nothing while it is not parked. */
-  answers: ResolveAction[];
 }
 
 export const stopReplicationSignal = defineSignal<[request: StopRequest | undefined]>(MESSAGE.stopReplication);

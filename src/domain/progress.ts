@@ -1,3 +1,4 @@
+import type { ResolveAction } from '../contract.ts';
 import type { Method } from './plan.ts';
 import type { Phase } from './phase.ts';
 
@@ -13,6 +14,8 @@ export interface DatabaseProgress {
   phase: Phase;
   /** A sentence when somebody must do something; else null. */
   attention: string | null;
+  /** What the update `resolve` takes now; empty unless it is parked. */
+  answers: ResolveAction[];
   /** Bytes of WAL that the target has not confirmed; null while nothing streams. */
   lagBytes: number | null;
   tables: Amount;
