@@ -6,14 +6,20 @@ import type { Migration, ServerIdentity } from '../src/domain/migration.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Endpoint, Session, SessionOptions } from '../src/postgres/connection.ts';
 import { connect } from '../src/postgres/connection.ts';
+import type { Reader } from '../src/postgres/conninfo.ts';
 import { redact, toMigrationError } from '../src/postgres/sqlstate.ts';
 
 /** What a worker gives to its activities. */
 export interface ActivityDeps {
-  /** Resolves a plan's reference (`env:NAME`, `service:NAME`, a URI) in this worker. */
-  endpoint(reference: string, server: 'source' | 'target'): Endpoint;
+  /**
+   * Resolves a plan's reference (`env:NAME`, `service:NAME`, a URI) in this worker. `reader`: the one who will connect
+   * by it, when that is the target server itself.
+   */
+  endpoint(reference: string, server: 'source' | 'target', reader?: Reader): Endpoint;
   /** Whether this worker saw the four search attributes registered on its Temporal namespace. */
   searchAttributes: boolean;
+  /** Log what pg_dump says and every object that is restored. */
+  verbose?: boolean;
 }
 
 /** Aborted when Temporal cancels the activity or the worker shuts down. */

@@ -88,6 +88,6 @@ async function requireEmpty(target: Session, m: Migration): Promise<void> {
 }
 
 async function ownerWarning(target: Session, m: Migration, source: DatabaseFacts): Promise<string | null> {
-  if ((await readDatabase(target)).owner === source.owner) return null;
+  if (!m.plan.owners || (await readDatabase(target)).owner === source.owner) return null;
   return setDatabaseOwner(target, m.database, source.owner);
 }

@@ -112,7 +112,9 @@ async function pin(session: Session): Promise<PinnedServers['source']> {
 }
 
 const sourceForTarget = (deps: ActivityDeps, plan: Plan): ConnInfo =>
-  deps.endpoint(plan.sourceForTarget ?? plan.source, 'source').info;
+  plan.sourceForTarget === null
+    ? deps.endpoint(plan.source, 'source').info
+    : deps.endpoint(plan.sourceForTarget, 'source', 'target-server').info;
 
 /** Both are tried, so that both sentences are said at once. */
 async function reachBoth(deps: ActivityDeps, plan: Plan, id: string): Promise<[Session, Session]> {

@@ -2,6 +2,7 @@ import { LEDGER_SCHEMA } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
+import type { Plan } from '../src/domain/plan.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { holdOpenGeneration } from '../src/postgres/generation.ts';
 import { underSnapshot } from '../src/postgres/import-snapshot.ts';
@@ -39,7 +40,7 @@ export function createLargeObjectActivities(deps: ActivityDeps) {
           withSession(openLaneTarget(deps, m, 'copy'), 'copying large objects', (target) =>
             withSession(openLaneSource(deps, m, 'copy'), 'copying large objects', async (source) => {
               await takeOverLane(target, { kind: 'large-objects', lane: 0 }, [source, target]);
-              await copyMissing(source, target, generation, progress);
+              await copyMissing(source, target, { generation, plan: m.plan, progress });
             }),
           ),
       );
@@ -51,8 +52,7 @@ export function createLargeObjectActivities(deps: ActivityDeps) {
 async function copyMissing(
   source: Session,
   target: Session,
-  generation: number,
-  progress: LargeObjectProgress,
+  { generation, plan, progress }: { generation: number; plan: Plan; progress: LargeObjectProgress },
 ): Promise<void> {
   const roles = new Set(
     (await target.query<{ rolname: string }>('SELECT rolname FROM pg_roles')).map(({ rolname }) => rolname),
@@ -72,7 +72,7 @@ async function copyMissing(
       progress.bytes += await target.transaction(async () => {
         await holdOpenGeneration(target, generation);
         const bytes = await copyContents(source, target, oids);
-        const attributes = (await readLargeObjects(source, oids)).map((object) => attributesOf(object, roles));
+        const attributes = (await readLargeObjects(source, oids)).map((object) => attributesOf(object, roles, plan));
         const missing = new Set(attributes.flatMap((of) => of.missing));
         for (const role of missing) await recordWarning(target, STEP, withoutRole(role));
         const sql = attributes.flatMap((of) => of.sql);

@@ -17,8 +17,8 @@ import {
   appliedLsn,
   readSubscriptions,
   type SubscriptionHealth,
-  subscriptionConnInfo,
 } from '../src/postgres/subscription.ts';
+import { subscriptionConnInfo } from '../src/postgres/subscription-conninfo.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
 import {
@@ -44,8 +44,9 @@ export function createReplicationActivities(deps: ActivityDeps) {
 
   return {
     async createSubscription(m: Migration): Promise<void> {
-      const endpoint = deps.endpoint(m.plan.sourceForTarget ?? m.plan.source, 'source');
-      const conninfo = subscriptionConnInfo(endpoint.info, m.database);
+      const reader = m.plan.sourceForTarget === null ? 'worker' : 'target-server';
+      const { info } = deps.endpoint(m.plan.sourceForTarget ?? m.plan.source, 'source', reader);
+      const conninfo = subscriptionConnInfo(info, m.database, reader);
       await onBoth(m, 'creating the subscription', async (source, target, names) => {
         await requireSealed(target);
         await requireSlotsOfTheSnapshots(source, target, names);

@@ -1,3 +1,4 @@
+import { Context } from '@temporalio/activity';
 import { LEDGER_SCHEMA } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
@@ -37,6 +38,7 @@ export function createSchemaActivities(deps: ActivityDeps) {
               step: 'copySchema',
               otherwise: 'SchemaFailed',
               onProgress: (label) => (current = label),
+              onDone: saying(deps, 'restored'),
             });
             await requireAllArrived(target);
             await target.query(
@@ -68,6 +70,7 @@ export function createSchemaActivities(deps: ActivityDeps) {
               alone: (entries) => bigForeignKeys(target, entries),
               instead: notValid,
               onProgress: (label) => (current = label),
+              onDone: saying(deps, 'restored'),
             }),
         );
       });
@@ -111,6 +114,13 @@ export function createSchemaActivities(deps: ActivityDeps) {
   };
 }
 
+/** For `verbose`: a line of the log for each thing that is told; without it, nobody is told. */
+function saying(deps: ActivityDeps, what: string): ((text: string) => void) | undefined {
+  if (deps.verbose !== true) return undefined;
+  const { log } = Context.current();
+  return (text) => void log.info(`${what}: ${text.replace(/^pg_dump: /, '')}`);
+}
+
 function cannotRefresh(failures: readonly MigrationError[]): MigrationError {
   const { object, sqlstate } = failures[0]?.details ?? {};
   return new MigrationError('ConstraintFailed', nameSome(failures.map(({ message }) => message)), {
@@ -123,7 +133,9 @@ function cannotRefresh(failures: readonly MigrationError[]): MigrationError {
 async function archive(deps: ActivityDeps, m: Migration, generation: number, target: Session): Promise<void> {
   await withSession(openSource(deps, m, 'control'), 'taking the schema', async (source) => {
     const write = (snapshot: string) =>
-      target.transaction(() => archiveSchema({ m, source, target, snapshot, signal: activitySignal() }));
+      target.transaction(() =>
+        archiveSchema({ m, source, target, snapshot, signal: activitySignal(), onLine: saying(deps, 'pg_dump') }),
+      );
     if (m.method !== 'schema-only') {
       const snapshot = await readSnapshot(m, generation, target);
       await underSnapshot(source, snapshot, () => write(snapshot));

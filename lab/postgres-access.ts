@@ -1,3 +1,4 @@
+import os from 'node:os';
 import path from 'node:path';
 import { runProgram } from './run-program.ts';
 import { pgBin } from './tools.ts';
@@ -41,8 +42,11 @@ export function postgresAccess(major: number, port: number, superuserPassword?: 
   return { major, port, binDir, env, uri, psql };
 }
 
-/** Our environment without the PG* variables of whoever runs the tests, which would reach psql, initdb and pg_ctl. */
+/**
+ * Our environment without the PG* variables of whoever runs the tests, which would reach psql, initdb and pg_ctl, and
+ * without their home, where libpq looks for passwords and certificates.
+ */
 export function cleanEnv(more: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('PG'));
-  return { ...Object.fromEntries(kept), LC_ALL: 'C.UTF-8', ...more };
+  return { ...Object.fromEntries(kept), HOME: os.tmpdir(), LC_ALL: 'C.UTF-8', ...more };
 }

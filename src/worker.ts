@@ -7,6 +7,7 @@ import { createActivities } from '../activities/index.ts';
 import { lanesTaskQueue } from './contract.ts';
 import { LIMITS } from './domain/limits.ts';
 import { resolveReference } from './postgres/conninfo.ts';
+import { passwordsInFile } from './postgres/passfile.ts';
 import { errorInterceptor } from './temporal/error-interceptor.ts';
 import { pollsBoth } from './temporal/pollers.ts';
 import { messageOf } from './temporal/connection.ts';
@@ -29,9 +30,11 @@ export function createDeps(
   return {
     secrets,
     searchAttributes: options.searchAttributes,
-    endpoint(reference, server) {
-      const info = resolveReference(reference, env);
-      secrets.addConnInfo(info);
+    verbose: env['PGTRANSIT_VERBOSE'] === '1',
+    endpoint(reference, server, reader) {
+      const info = resolveReference(reference, env, reader);
+      for (const password of [info['password'], ...passwordsInFile(info)])
+        if (password !== undefined) secrets.addConnInfo({ ...info, password });
       return { server, info };
     },
   };

@@ -1,36 +1,33 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import process from 'node:process';
-import { Command, CommanderError } from 'commander';
-import { packageRoot } from '../package-root.ts';
+import { CommanderError } from 'commander';
+import { parseConnInfo } from '../postgres/conninfo.ts';
 import { messageOf } from '../temporal/connection.ts';
 import { secretsOfEnvironment } from '../temporal/secrets.ts';
-import { workerCommand } from './worker.ts';
+import { buildProgram } from './program.ts';
+import { UsageError } from './usage-error.ts';
 
 /** 0: done. 1: it failed; the sentence on stderr says why. 2: the command line was wrong; nothing was done. */
 const FAILED = 1;
 const USAGE = 2;
 
-const EXAMPLES = `
-Examples:
-  SOURCE_SERVICE_URI=postgres://… TARGET_SERVICE_URI=postgres://… pgtransit worker
-  temporal workflow start --task-queue pgtransit --type migrateCluster --workflow-id blue-green
-  temporal workflow query --workflow-id blue-green --type progress
-
-Exit codes: 0 done, 1 failed, 2 wrong usage. PGTRANSIT_DEBUG=1 shows where an error came from.`;
-
 const secrets = secretsOfEnvironment(process.env);
 
-function version(): string {
-  const { version } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as { version: string };
-  return version;
+/** Whatever the flag: an error may name any argument, the mistyped one too. */
+for (const argument of process.argv.slice(2)) {
+  const text = argument.replace(/^--?[a-z-]+=/, '');
+  if (!/^\s*postgres(ql)?:\/\/|\b(ssl)?password\s*=/.test(text)) continue;
+  try {
+    secrets.addConnInfo(parseConnInfo(text, 'an argument'));
+  } catch {
+    secrets.add(text); // one with a mistake in it
+  }
 }
 
 function fail(error: unknown): never {
   const debug = process.env['PGTRANSIT_DEBUG'] === '1' && error instanceof Error;
   const text = debug ? `${error.stack ?? error.message}${causes(error)}` : messageOf(error);
   process.stderr.write(`pgtransit: ${secrets.mask(text)}\n`);
-  process.exit(FAILED);
+  process.exit(error instanceof UsageError ? USAGE : FAILED);
 }
 
 function causes(error: Error): string {
@@ -40,19 +37,11 @@ function causes(error: Error): string {
   return text;
 }
 
+/** A command that ends neither well nor by an error sets `process.exitCode`. */
 async function main(): Promise<number> {
-  const program = new Command('pgtransit')
-    .description('Moves live PostgreSQL databases to another PostgreSQL server, as a Temporal workflow.')
-    .version(version(), '-V, --version', 'print the version')
-    .helpOption('-h, --help', 'print this help')
-    .showHelpAfterError('Run `pgtransit --help` for what there is.')
-    .addHelpText('after', EXAMPLES)
-    .exitOverride()
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error:/, 'pgtransit:')) });
-  program.addCommand(workerCommand(secrets).copyInheritedSettings(program));
   try {
-    await program.parseAsync();
-    return 0;
+    await buildProgram(secrets).parseAsync();
+    return Number(process.exitCode ?? 0);
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     return error.exitCode === 0 ? 0 : USAGE; // commander has printed it

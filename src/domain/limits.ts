@@ -6,8 +6,16 @@
 export const LIMITS = {
   /** Validation gives up on a server after this long: the operator is still looking at the terminal. */
   reachServerMs: 30_000,
+  /** One connection attempt, where connect_timeout says nothing; behind a firewall that drops, nothing else ends it. */
+  connectMs: 10_000,
   /** One check of validation; a catalog query that takes longer is waiting for something. It is `unknown` then. */
   checkTimeoutMs: 20_000,
+  /** How long the target server may try to reach the source; several hosts must fit into the check's time. */
+  targetConnectSeconds: 5,
+  /** How fast a copy is taken to be when its time is estimated: a slow network. Over loopback it was 90 MB/s. */
+  assumedCopyBytesPerSecond: 20 * 1024 * 1024,
+  /** Below this nobody needs to be told about disks and checkpoints. */
+  diskWorthMentioningBytes: 1024 * 1024 * 1024,
   /** What validation may spend on reading the rows of one database: enough for small tables, no load from big ones. */
   checkRowsMs: 5_000,
   /** Half of it must be enough to notice a dead worker; a heartbeat comes from a timer, so it is never late by work. */
@@ -82,11 +90,24 @@ export const LIMITS = {
 
   /** Objects named in one error sentence; the rest is counted. */
   namesInMessage: 10,
+  /** … databases with their sizes: as many as a person would go through to leave some out. */
+  databasesInMessage: 50,
 
   /** Warnings that a database's report can hold, and characters of each: 2 MB of payload is Temporal's end. */
   warningsInReport: 200,
   warningCharacters: 1_000,
 
+  /** Our own Temporal server usually starts in 2-4 s; much longer on a machine that does other things. */
+  serverStartMs: 60_000,
+  /** It ends when nobody used it for this long: the next command of a script need not start it again. */
+  serverIdleMs: 3_000,
+  serverStopMs: 10_000,
+  /** Its log begins anew above this. */
+  serverLogBytes: 10 * 1024 * 1024,
+  /** How long it keeps finished workflows, and so reports; its own default is one day. */
+  retentionDays: 90,
+  /** A worker that polls is seen at least every minute; one that died stays listed for five. */
+  pollerAliveMs: 75_000,
   /** A Temporal server that does not answer for this long is not there: the operator waits at the terminal. */
   temporalConnectMs: 10_000,
   /** Search attributes show up with the next refresh of the server's namespace cache, every 2 to 10 s. */

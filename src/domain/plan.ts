@@ -21,6 +21,10 @@ const PlanSchema = v.strictObject({
   extensions: v.optional(v.strictObject({ exclude: names, tables: v.optional(v.boolean(), true) }), {}),
   method: v.optional(v.picklist(['auto', 'replication', 'dump', 'schema-only']), 'auto'),
   createDatabases: v.optional(v.boolean(), true),
+  /** Whether objects on the target belong to whom they belong on the source; else to the migrating role. */
+  owners: v.optional(v.boolean(), true),
+  /** Whether grants and default privileges come along. */
+  privileges: v.optional(v.boolean(), true),
   /** Bytes; null: no limit. */
   maxTotalBytes: v.optional(v.nullable(count(0, Number.MAX_SAFE_INTEGER)), null),
   allowOlderTarget: v.optional(v.boolean(), false),

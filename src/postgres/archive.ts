@@ -19,17 +19,20 @@ export interface DumpRequest {
   snapshot: string;
   applicationName: string;
   signal: AbortSignal;
+  /** Makes pg_dump say what it does, line by line. */
+  onLine?: ((line: string) => void) | undefined;
 }
 
 /** Writes the schema of one database, as one snapshot sees it, into `file`. */
 export async function dumpSchema(request: DumpRequest, file: string): Promise<void> {
-  const { program, source, version, database, snapshot, applicationName, signal } = request;
+  const { program, source, version, database, snapshot, applicationName, signal, onLine } = request;
   const args = ['--format=custom', '--schema-only', '--create', '--no-password', '--encoding=UTF8'];
   // A ledger on the source is that of the migration that once filled it.
   args.push(`--exclude-schema=${LEDGER_SCHEMA}`, '--no-subscriptions', `--snapshot=${snapshot}`, `--file=${file}`);
+  if (onLine !== undefined) args.push('--verbose');
   const env = programEnvironment(source, { database, version, applicationName });
   try {
-    for await (const output of runProgram(program, args, { env, signal })) void output;
+    for await (const output of runProgram(program, args, { env, signal, onLine })) void output;
   } catch (error) {
     if (!(error instanceof MigrationError)) throw error;
     const lost = /invalid snapshot identifier|snapshot "[^"]*" does not exist/i.test(error.message);
@@ -69,35 +72,40 @@ function restorePass({ description }: ListedEntry): 1 | 2 | 3 {
   return /^((COMMENT|SECURITY LABEL) - )?EVENT TRIGGER /.test(description) ? 3 : 1;
 }
 
+export interface ArchiveSource {
+  /** pg_restore */
+  program: Program;
+  file: string;
+  /** For files of ours. */
+  directory: string;
+  /** Whether objects are given the owners that they have on the source. */
+  owners: boolean;
+  signal: AbortSignal;
+}
+
 /**
  * Gives each entry with its SQL, in the order of `entries`. The text of all of them is split at the headers that
  * pg_restore writes. Where a function's body holds such a header too, the list is halved until nothing is ambiguous.
  */
 export async function* readArchive(
-  program: Program,
-  file: string,
-  directory: string,
+  source: ArchiveSource,
   entries: readonly ListedEntry[],
-  signal: AbortSignal,
 ): AsyncGenerator<ArchiveEntry> {
-  if (!(await isUnambiguous(script(program, file, directory, entries, signal), entries))) {
+  if (!(await isUnambiguous(script(source, entries), entries))) {
     const half = Math.ceil(entries.length / 2);
-    yield* readArchive(program, file, directory, entries.slice(0, half), signal);
-    yield* readArchive(program, file, directory, entries.slice(half), signal);
+    yield* readArchive(source, entries.slice(0, half));
+    yield* readArchive(source, entries.slice(half));
     return;
   }
-  yield* splitScript(script(program, file, directory, entries, signal), entries);
+  yield* splitScript(script(source, entries), entries);
 }
 
 async function* script(
-  program: Program,
-  file: string,
-  directory: string,
+  { program, file, directory, owners, signal }: ArchiveSource,
   entries: readonly ListedEntry[],
-  signal: AbortSignal,
 ): AsyncGenerator<string> {
   const listFile = join(directory, 'entries.list');
   await writeFile(listFile, entries.map(({ dumpId }) => `${dumpId};\n`).join(''), { mode: 0o600 });
-  const args = ['--file=-', '--create', '--verbose', `--use-list=${listFile}`, file];
+  const args = ['--file=-', '--create', '--verbose', `--use-list=${listFile}`, ...(owners ? [] : ['--no-owner']), file];
   yield* runProgram(program, args, { env: process.env, signal });
 }

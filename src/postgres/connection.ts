@@ -1,7 +1,14 @@
-import { readFileSync } from 'node:fs';
 import pg from 'pg';
+import { MigrationError } from '../domain/failure.ts';
+import { LIMITS } from '../domain/limits.ts';
 import type { ConnInfo } from './conninfo.ts';
-import { toMigrationError } from './sqlstate.ts';
+import type { Host } from './hosts.ts';
+import { hostsOf, onlyHost } from './hosts.ts';
+import type { PassfileKey } from './passfile.ts';
+import { passwordFromFile } from './passfile.ts';
+import { pinSettings } from './session-settings.ts';
+import { sqlstateOf, toMigrationError } from './sqlstate.ts';
+import { encryptions, tlsOptions } from './tls.ts';
 
 /** One server as this worker reaches it. The password is in `info` and goes nowhere but into a connection. */
 export interface Endpoint {
@@ -22,50 +29,12 @@ export interface SessionOptions {
   signal?: AbortSignal;
 }
 
-/**
- * Database and role settings reach every session, so what matters is set by each session itself. `row_security = off`
- * makes a policy that hides rows an error; libpq-style dates and floats make text comparable between two servers.
- */
-const PINNED: Readonly<Record<string, string>> = {
-  statement_timeout: '0',
-  lock_timeout: '0',
-  idle_in_transaction_session_timeout: '0',
-  default_transaction_read_only: 'off',
-  default_transaction_isolation: 'read committed',
-  default_transaction_deferrable: 'off',
-  search_path: '',
-  standard_conforming_strings: 'on',
-  DateStyle: 'ISO, MDY',
-  IntervalStyle: 'postgres',
-  TimeZone: 'UTC',
-  extra_float_digits: '3',
-  bytea_output: 'hex',
-  xmloption: 'content',
-  row_security: 'off',
-  synchronize_seqscans: 'off',
-  session_replication_role: 'origin',
-  tcp_keepalives_idle: '30',
-  tcp_keepalives_interval: '10',
-  tcp_keepalives_count: '3',
-};
-
-/** Settings that came later, with the first version (server_version_num) that knows them. */
-const PINNED_SINCE: readonly (readonly [number, string, string])[] = [
-  [120000, 'tcp_user_timeout', '60s'],
-  [140000, 'idle_session_timeout', '0'],
-  // How soon a backend in a long command notices that its client is gone; the lock of a dead lane lives that long.
-  [140000, 'client_connection_check_interval', '2s'],
-  [170000, 'transaction_timeout', '0'],
-];
-
-/** Only a superuser may set it; without it, a trigger on a DDL or role change of ours is the same for everybody. */
-const SUPERUSER_ONLY = new Set(['session_replication_role']);
-
 /** `pg`'s own wire connection: not in its types, stable since version 7. */
 interface WireClient {
   connection: {
     stream: NodeJS.ReadWriteStream & { destroy(): void };
     on(event: 'parameterStatus', f: (m: { parameterName: string; parameterValue: string }) => void): void;
+    on(event: 'authenticationSASL', f: (m: { mechanisms: string[] }) => void): void;
   };
   processID: number;
 }
@@ -139,96 +108,118 @@ export class Session {
 }
 
 /**
- * Opens a session with all settings pinned.
+ * Opens a session with all settings pinned, on the first of the hosts that answers and is of the wanted kind. The
+ * session's endpoint is that host, so that whatever belongs to the session (a client program under its snapshot, the end
+ * of its backend) reaches the same server.
  * @throws MigrationError `ConnectionFailed`, `AuthenticationFailed`, `ServerBusy`: with host and database, no password.
  */
 export async function connect(endpoint: Endpoint, options: SessionOptions): Promise<Session> {
   const { info, server } = endpoint;
-  const hosts = (info['host'] ?? 'localhost').split(',');
-  const ports = (info['port'] ?? '5432').split(',');
-  let lastError: unknown;
-  for (const [index, host] of hosts.entries()) {
-    const port = Number(ports[index] ?? ports[0] ?? '5432') || 5432;
-    try {
-      const session = await connectHost(endpoint, host, port, options);
-      if (await wanted(session, info['target_session_attrs'] ?? 'any')) return session;
-      await session.close();
-      lastError = new Error(`the server is not ${info['target_session_attrs'] ?? ''}`);
-    } catch (error) {
-      const where = `connecting to database "${options.database ?? info['dbname'] ?? ''}" at ${host}:${port} as "${info['user'] ?? ''}"`;
-      lastError = toMigrationError(error, { server, doing: where });
+  const wish = info['target_session_attrs'] ?? 'any';
+  const failures: MigrationError[] = [];
+  for (const attributes of wish === 'prefer-standby' ? ['standby', 'any'] : [wish])
+    for (const host of hostsOf(info)) {
+      const where = `connecting to database "${options.database ?? info['dbname'] ?? ''}" at ${host.host}:${host.port} as "${info['user'] ?? ''}"`;
+      try {
+        const session = await connectHost({ server, info: onlyHost(info, host) }, host, options);
+        if (await isOfKind(session, attributes)) return session;
+        await session.close();
+        failures.push(otherKind(`While ${where} on the ${server}: the server is not ${attributes}.`));
+      } catch (error) {
+        const failure = toMigrationError(error, { server, doing: where });
+        failures.push(failure);
+        // As libpq: who is refused by one server does not try the password on the next.
+        if (failure.type === 'AuthenticationFailed') break;
+      }
     }
-  }
-  throw toMigrationError(lastError, { server, doing: 'connecting' });
+  throw ofAll(failures);
 }
 
-async function wanted(session: Session, attributes: string): Promise<boolean> {
+const otherKind = (message: string): MigrationError => new MigrationError('ConnectionFailed', message);
+
+/** The last host's failure, with what the others said before it. */
+function ofAll(failures: readonly MigrationError[]): MigrationError {
+  const last = failures.at(-1);
+  const messages = new Set(failures.map(({ message }) => message));
+  if (last === undefined) return otherKind('The connection string names no host.');
+  return messages.size === 1 ? last : new MigrationError(last.type, [...messages].join(' '), last.details);
+}
+
+async function isOfKind(session: Session, attributes: string): Promise<boolean> {
   if (!['read-write', 'primary', 'read-only', 'standby'].includes(attributes)) return true;
   const { standby } = await session.one<{ standby: boolean }>('SELECT pg_is_in_recovery() AS standby');
   return standby === (attributes === 'read-only' || attributes === 'standby');
 }
 
-async function connectHost(endpoint: Endpoint, host: string, port: number, options: SessionOptions): Promise<Session> {
-  const mode = endpoint.info['sslmode'] ?? process.env['PGSSLMODE'] ?? 'prefer';
-  const isSocket = host.startsWith('/');
-  if (mode === 'disable' || mode === 'allow' || isSocket) return open(endpoint, host, port, options, false);
-  const tls = tlsOptions(endpoint.info, mode);
-  try {
-    return await open(endpoint, host, port, options, tls);
-  } catch (error) {
-    const refused = error instanceof Error && error.message.includes('does not support SSL');
-    if (mode !== 'prefer' || !refused) throw error;
-    return open(endpoint, host, port, options, false);
-  }
-}
+const INVALID_AUTHORIZATION = '28000';
 
-/** libpq's meaning of sslmode (manual, 34.19.1): only verify-* look at the certificate. */
-function tlsOptions(info: ConnInfo, mode: string): Exclude<pg.ClientConfig['ssl'], undefined | boolean> {
-  const file = (key: string) => (info[key] === undefined ? undefined : readFileSync(info[key]));
-  const [ca, cert, key] = [
-    info['sslrootcert'] === 'system' ? undefined : file('sslrootcert'),
-    file('sslcert'),
-    file('sslkey'),
-  ];
-  const given = { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) };
-  if (mode === 'verify-full') return { ...given, rejectUnauthorized: true };
-  if (mode === 'verify-ca' || (mode === 'require' && ca !== undefined))
-    return { ...given, rejectUnauthorized: true, checkServerIdentity: () => undefined };
-  return { ...given, rejectUnauthorized: false };
+/** With and without TLS, as sslmode says: the other way where the server knows only one, or pg_hba.conf allows only one. */
+async function connectHost(endpoint: Endpoint, host: Host, options: SessionOptions): Promise<Session> {
+  const [first, second] = encryptions(endpoint.info, host.host);
+  const tls = () => tlsOptions(endpoint.info, host.host);
+  try {
+    return await open(endpoint, host, options, first === 'tls' ? tls() : false);
+  } catch (error) {
+    const unsupported = error instanceof Error && error.message.includes('does not support SSL');
+    if (second === undefined || !(unsupported || sqlstateOf(error) === INVALID_AUTHORIZATION)) throw error;
+    return open(endpoint, host, options, second === 'tls' ? tls() : false).catch((again: unknown) => {
+      // What the preferred way said is what has to be mended.
+      throw unsupported || again instanceof MigrationError ? again : error;
+    });
+  }
 }
 
 async function open(
   endpoint: Endpoint,
-  host: string,
-  port: number,
+  { host, address, port }: Host,
   options: SessionOptions,
   ssl: NonNullable<pg.ClientConfig['ssl']>,
 ): Promise<Session> {
   const { info } = endpoint;
-  const seconds = Number(info['connect_timeout'] ?? '10') || 10;
+  const { database = info['dbname'] ?? 'postgres' } = options;
+  const key = { host, port: String(port), database, user: info['user'] ?? '' };
+  const password = info['password'] ?? passwordFromFile(info, key);
   const client = new pg.Client({
-    host,
+    host: address ?? host,
     port,
     ...(info['user'] === undefined ? {} : { user: info['user'] }),
-    ...(info['password'] === undefined ? {} : { password: info['password'] }),
-    database: options.database ?? info['dbname'] ?? 'postgres',
+    // A function, because `pg` itself would take the environment's for one that is not there.
+    password: () => password ?? noPassword(key),
+    database,
     ...(info['options'] === undefined ? {} : { options: info['options'] }),
     application_name: options.applicationName,
-    connectionTimeoutMillis: seconds * 1000,
+    connectionTimeoutMillis: connectTimeoutMs(info),
     keepAlive: true,
     // Else a server that vanished is noticed only after the system's two hours.
     keepAliveInitialDelayMillis: 30_000,
     ssl,
+    ...(ssl !== false && info['sslnegotiation'] === 'direct' ? { sslnegotiation: 'direct' as const } : {}),
+    enableChannelBinding: ssl !== false && info['channel_binding'] !== 'disable',
     ...(options.replication === true ? { replication: 'database' } : {}),
   });
+  const wire = client as unknown as WireClient;
   let version = 0;
-  (client as unknown as WireClient).connection.on('parameterStatus', (message) => {
+  wire.connection.on('parameterStatus', (message) => {
     if (message.parameterName === 'server_version') version = versionNumber(message.parameterValue);
   });
+  let offersBinding = false;
+  wire.connection.on('authenticationSASL', ({ mechanisms }) => {
+    offersBinding = ssl !== false && mechanisms.includes('SCRAM-SHA-256-PLUS');
+  });
   client.on('error', () => undefined);
-  await client.connect();
+  try {
+    await client.connect();
+  } catch (error) {
+    wire.connection.stream.destroy();
+    throw error;
+  }
   const session = new Session(endpoint, client, version);
   try {
+    if (info['channel_binding'] === 'require' && !offersBinding)
+      throw new MigrationError(
+        'AuthenticationFailed',
+        `The server at ${host}:${port} offers no channel binding, which channel_binding=require asks for.`,
+      );
     await session.query(pinSettings(version, options.settings ?? {}));
   } catch (error) {
     session.destroy();
@@ -238,28 +229,24 @@ async function open(
   return session;
 }
 
+function noPassword({ host, port, user }: PassfileKey): never {
+  throw new MigrationError(
+    'AuthenticationFailed',
+    `The server at ${host}:${port} asks for a password for "${user}", and there is none in the connection string, ` +
+      'PGPASSWORD or the passfile.',
+  );
+}
+
+/** libpq waits without end for 0 or less; a step that waits so would hide a dead server. */
+function connectTimeoutMs(info: ConnInfo): number {
+  const seconds = Number(info['connect_timeout'] ?? '');
+  return seconds > 0 ? seconds * 1000 : LIMITS.connectMs;
+}
+
 /** "17.5 (Debian …)" → 170005; "9.6.24" → 90624 */
 export function versionNumber(text: string): number {
   const [major = 0, minor = 0, patch = 0] = (/^[\d.]+/.exec(text)?.[0] ?? '').split('.').map(Number);
   return major >= 10 ? major * 10_000 + minor : major * 10_000 + minor * 100 + patch;
-}
-
-/** The same settings as one string of SET commands, e.g. for a program that is given PGOPTIONS. */
-export function pinnedSettings(version: number): Record<string, string> {
-  const later = PINNED_SINCE.filter(([since]) => version >= since).map(([, name, value]) => [name, value] as const);
-  return { ...PINNED, ...Object.fromEntries(later) };
-}
-
-function pinSettings(version: number, more: Readonly<Record<string, string>>): string {
-  const literal = (value: string) => `'${value.replaceAll("'", "''")}'`;
-  return Object.entries({ ...pinnedSettings(version), ...more })
-    .map(([name, value]) =>
-      SUPERUSER_ONLY.has(name)
-        ? // One statement, so that a walsender takes it too, and no error for those who may not.
-          `SELECT CASE WHEN current_setting('is_superuser')::bool THEN pg_catalog.set_config(${literal(name)}, ${literal(value)}, false) END`
-        : `SET ${name} = ${literal(value)}`,
-    )
-    .join('; ');
 }
 
 /** `pg` takes no AbortSignal: end the backend from a second connection, so that it does not finish what it is at. */

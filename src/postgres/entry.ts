@@ -81,6 +81,8 @@ export interface EntryRun {
   /** Another statement to try when an entry failed, with the warning that says so; null: none. */
   instead?: (entry: EntryRow, sqlstate: string | null) => { sql: string; warning: string } | null;
   onProgress?: (label: string) => void;
+  /** Is told of every entry that is done. */
+  onDone?: ((label: string) => void) | undefined;
 }
 
 /**
@@ -96,6 +98,7 @@ export async function runEntries(target: Session, run: EntryRun): Promise<void> 
     for (const batch of await splitBatch(entries, run)) {
       run.onProgress?.(batch[0]?.label ?? '');
       if (!(await runBatch(target, batch))) for (const entry of batch) await runEntry(target, entry, run);
+      if (run.onDone !== undefined) for (const { label } of batch) run.onDone(label);
     }
     after = last.position;
   }

@@ -85,7 +85,11 @@ export async function readLengths(session: Session, oids: readonly number[]): Pr
 }
 
 /** Owner, privileges and comment of objects that were just made. Names of roles that `roles` lacks are left out. */
-export function attributesOf(object: LargeObject, roles: ReadonlySet<string>): { sql: string[]; missing: string[] } {
+export function attributesOf(
+  object: LargeObject,
+  roles: ReadonlySet<string>,
+  wanted: { owners: boolean; privileges: boolean },
+): { sql: string[]; missing: string[] } {
   const name = `LARGE OBJECT ${object.oid}`;
   const missing = new Set<string>();
   const known = (role: string | null) => {
@@ -94,10 +98,10 @@ export function attributesOf(object: LargeObject, roles: ReadonlySet<string>): {
     return false;
   };
   const sql: string[] = [];
-  const hasOwner = known(object.owner);
+  const hasOwner = wanted.owners && known(object.owner);
   if (hasOwner) sql.push(`ALTER ${name} OWNER TO ${quoteIdent(object.owner)}`);
   if (object.comment !== null) sql.push(`COMMENT ON ${name} IS ${quoteLiteral(object.comment)}`);
-  if (object.grants !== null) {
+  if (wanted.privileges && object.grants !== null) {
     if (hasOwner) sql.push(`REVOKE ALL ON ${name} FROM ${quoteIdent(object.owner)}`);
     for (const { grantor, grantee, privilege, grantable } of object.grants) {
       if (!known(grantor) || !known(grantee)) continue;

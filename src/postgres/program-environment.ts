@@ -1,32 +1,6 @@
 import type { Endpoint } from './connection.ts';
-import { pinnedSettings } from './connection.ts';
-
-/** libpq's environment variables (manual, 34.15) for what a connection string may hold. */
-const VARIABLES: Readonly<Record<string, string>> = {
-  host: 'PGHOST',
-  hostaddr: 'PGHOSTADDR',
-  port: 'PGPORT',
-  user: 'PGUSER',
-  password: 'PGPASSWORD',
-  passfile: 'PGPASSFILE',
-  channel_binding: 'PGCHANNELBINDING',
-  connect_timeout: 'PGCONNECT_TIMEOUT',
-  sslmode: 'PGSSLMODE',
-  sslcert: 'PGSSLCERT',
-  sslkey: 'PGSSLKEY',
-  sslrootcert: 'PGSSLROOTCERT',
-  sslcrl: 'PGSSLCRL',
-  sslcrldir: 'PGSSLCRLDIR',
-  sslsni: 'PGSSLSNI',
-  sslnegotiation: 'PGSSLNEGOTIATION',
-  ssl_min_protocol_version: 'PGSSLMINPROTOCOLVERSION',
-  ssl_max_protocol_version: 'PGSSLMAXPROTOCOLVERSION',
-  gssencmode: 'PGGSSENCMODE',
-  krbsrvname: 'PGKRBSRVNAME',
-  target_session_attrs: 'PGTARGETSESSIONATTRS',
-  load_balance_hosts: 'PGLOADBALANCEHOSTS',
-  require_auth: 'PGREQUIREAUTH',
-};
+import { PARAMETERS } from './libpq-parameters.ts';
+import { pinnedSettings } from './session-settings.ts';
 
 /** Only a superuser may set it, and a refused setting refuses the connection. */
 const NOT_FOR_EVERYBODY = 'session_replication_role';
@@ -39,12 +13,15 @@ export function programEnvironment(
   { info }: Endpoint,
   { database, version, applicationName }: { database: string; version: number; applicationName: string },
 ): NodeJS.ProcessEnv {
-  const env: NodeJS.ProcessEnv = { ...process.env, PGDATABASE: database, PGAPPNAME: applicationName };
-  // What our own sessions do not read from the environment must not send the program elsewhere.
-  for (const variable of ['PGSERVICE', 'PGHOSTADDR', 'PGPORT', 'PGTARGETSESSIONATTRS']) delete env[variable];
-  for (const [key, variable] of Object.entries(VARIABLES)) if (info[key] !== undefined) env[variable] = info[key];
+  const env: NodeJS.ProcessEnv = { ...process.env };
+  // What our own sessions took from the environment is in `info`; the rest must not send the program elsewhere.
+  for (const [key, variable] of Object.entries(PARAMETERS)) {
+    if (variable === null) continue;
+    delete env[variable];
+    if (info[key] !== undefined) env[variable] = info[key];
+  }
   const settings = Object.entries(pinnedSettings(version)).filter(([name]) => name !== NOT_FOR_EVERYBODY);
   const ours = settings.map(([name, value]) => `-c ${name}=${value.replace(/[\\\s]/g, '\\$&')}`);
-  env['PGOPTIONS'] = [info['options'], ...ours].filter((part) => part !== undefined).join(' ');
-  return env;
+  const options = [info['options'], ...ours].filter((part) => part !== undefined).join(' ');
+  return { ...env, PGDATABASE: database, PGAPPNAME: applicationName, PGOPTIONS: options };
 }

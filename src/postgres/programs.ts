@@ -1,6 +1,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { MigrationError } from '../domain/failure.ts';
@@ -61,12 +62,14 @@ function rank(major: number, first: number, target: number): number {
   return major <= target ? target - major : 100 + major - target;
 }
 
+/** Whoever names directories means these programs and no others. */
 function placesToLook(env: NodeJS.ProcessEnv, source: number, target: number): string[] {
   const majors = [...new Set([target, source, ...between(source, target)])];
   const list = (text: string | undefined) => (text ?? '').split(delimiter).filter((part) => part !== '');
+  const named = list(env['PGTRANSIT_PG_BIN']);
+  if (named.length > 0) return named;
   return [
     ...new Set([
-      ...list(env['PGTRANSIT_PG_BIN']),
       ...majors.map((major) => join(packageRoot(), '.tools', `pg${major}`, 'bin')),
       ...majors.map((major) => `/usr/lib/postgresql/${major}/bin`),
       ...list(env['PATH']),
@@ -113,6 +116,8 @@ function libraryOf(path: string, env: NodeJS.ProcessEnv): Record<string, string>
 export interface RunOptions {
   env: NodeJS.ProcessEnv;
   signal?: AbortSignal;
+  /** Is told every line that the program writes to stderr. */
+  onLine?: ((line: string) => void) | undefined;
 }
 
 /**
@@ -132,6 +137,7 @@ export async function* runProgram(
   });
   let complaint = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => (complaint = (complaint + text).slice(-4000)));
+  if (options.onLine !== undefined) createInterface({ input: child.stderr }).on('line', options.onLine);
   const ended = new Promise<number | string>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (code, by) => resolve(code ?? by ?? 'an unknown signal'));

@@ -5,6 +5,7 @@ import { applicationName } from '../contract.ts';
 import { MigrationError } from '../domain/failure.ts';
 import { LIMITS } from '../domain/limits.ts';
 import type { Migration } from '../domain/migration.ts';
+import type { Plan } from '../domain/plan.ts';
 import type { ArchiveEntry } from './archive-script.ts';
 import { dumpSchema, listArchive, readArchive } from './archive.ts';
 import type { Session } from './connection.ts';
@@ -36,6 +37,8 @@ export interface ArchiveRequest {
   target: Session;
   snapshot: string;
   signal: AbortSignal;
+  /** Is told what pg_dump says; undefined: it says nothing. */
+  onLine: ((line: string) => void) | undefined;
 }
 
 /** Takes the source's schema apart and writes it into the target's ledger. Returns the number of entries. */
@@ -57,11 +60,13 @@ export async function archiveSchema(request: ArchiveRequest): Promise<number> {
         snapshot: request.snapshot,
         applicationName: applicationName(m.id, 'control'),
         signal,
+        onLine: request.onLine,
       },
       file,
     );
     const listed = await listArchive(restore, file, signal);
-    return await writeEntries(request, readArchive(restore, file, directory, listed, signal));
+    const archive = { program: restore, file, directory, owners: m.plan.owners, signal };
+    return await writeEntries(request, readArchive(archive, listed));
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
@@ -83,7 +88,7 @@ async function writeEntries(request: ArchiveRequest, archive: AsyncIterable<Arch
   };
   let chunk: ArchiveEntry[] = [];
   const flush = async () => {
-    const facts = await readFacts(source, chunk, m.plan.extensions.exclude, tablespaces);
+    const facts = await readFacts(source, chunk, m.plan, tablespaces);
     await warnOfTablespaces(target, chunk, tablespaces);
     await write(chunk.flatMap((entry) => stageEntry(entry, facts)));
     chunk = [];
@@ -102,14 +107,15 @@ async function writeEntries(request: ArchiveRequest, archive: AsyncIterable<Arch
 async function readFacts(
   source: Session,
   entries: readonly ArchiveEntry[],
-  excludedExtensions: readonly string[],
+  plan: Plan,
   tablespaces: ReadonlySet<string>,
 ): Promise<StagingFacts> {
   const oids = (...kinds: string[]) => entries.filter(({ kind }) => kinds.includes(kind)).map(({ oid }) => oid);
   return {
     indexes: await readIndexFacts(source, oids('INDEX', 'CONSTRAINT')),
     triggerClones: await readTriggerClones(source, oids('TRIGGER')),
-    excludedExtensions,
+    excludedExtensions: plan.extensions.exclude,
+    privileges: plan.privileges,
     tablespaces,
   };
 }

@@ -34,7 +34,8 @@ const TYPES: readonly (readonly [RegExp, FailureType])[] = [
 ];
 
 export const sqlstateOf = (error: unknown): string | null => {
-  const code = error instanceof Error ? (error as Error & { code?: unknown }).code : undefined;
+  // A system error's code may look like one: EPIPE.
+  const code = error instanceof Error && !('syscall' in error) ? (error as Error & { code?: unknown }).code : undefined;
   return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : null;
 };
 

@@ -38,6 +38,8 @@ export interface StagingFacts {
   /** Clones of a partitioned table's trigger: their states are carried by statements of our own. */
   triggerClones: ReadonlySet<number>;
   excludedExtensions: readonly string[];
+  /** Whether grants are wanted. */
+  privileges: boolean;
   /** Those of the target. */
   tablespaces: ReadonlySet<string>;
 }
@@ -59,11 +61,14 @@ const NOT_CARRIED: readonly string[] = [
   'MATERIALIZED VIEW DATA',
 ];
 
+const GRANTS: readonly string[] = ['ACL', 'DEFAULT ACL'];
+
 const OUR_PUBLICATION = /^pgtransit_[0-9a-f]{12}_g\d+( |$)/;
 
 export function stageEntry(entry: ArchiveEntry, facts: StagingFacts): StagedEntry[] {
   const { kind, name } = entry;
   if (NOT_CARRIED.includes(kind) || (kind.startsWith('PUBLICATION') && OUR_PUBLICATION.test(name))) return [];
+  if (!facts.privileges && GRANTS.includes(kind)) return [];
   if (isOfExcludedExtension(entry, facts.excludedExtensions) || facts.triggerClones.has(entry.oid)) return [];
   const staged = {
     dumpId: entry.dumpId,
@@ -104,7 +109,7 @@ function otherStage({ kind, name, schema, preData }: ArchiveEntry): Stage {
   if (kind === 'EVENT TRIGGER' || kind === 'DATABASE PROPERTIES') return 'last';
   if (schema === null && /^(ACL|COMMENT|SECURITY LABEL)$/.test(kind) && /^(DATABASE|EVENT TRIGGER) /.test(name))
     return 'last';
-  if (kind === 'ACL' || kind === 'DEFAULT ACL') return 'post';
+  if (GRANTS.includes(kind)) return 'post';
   return preData ? 'pre' : 'post';
 }
 

@@ -1,52 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { MigrationError } from '../domain/failure.ts';
 import { LIMITS } from '../domain/limits.ts';
-import type { ConnInfo } from './conninfo.ts';
-import { formatConnInfo } from './conninfo.ts';
 import type { Session } from './connection.ts';
 import { quoteIdent, quoteLiteral } from './identifier.ts';
-
-/** What means the same on the target server as in the worker. Paths of files and names of services do not. */
-const PORTABLE = new Set([
-  'host',
-  'hostaddr',
-  'port',
-  'user',
-  'password',
-  'dbname',
-  'sslmode',
-  'connect_timeout',
-  'options',
-  'target_session_attrs',
-  'keepalives',
-  'keepalives_idle',
-  'keepalives_interval',
-  'keepalives_count',
-  'tcp_user_timeout',
-  'channel_binding',
-  'gssencmode',
-  'sslnegotiation',
-  'require_auth',
-  'ssl_min_protocol_version',
-]);
-
-/**
- * How the target server reaches the source.
- * @throws MigrationError `InvalidPlan` when that needs a file that only the worker has
- */
-export function subscriptionConnInfo(info: ConnInfo, database: string): string {
-  const mode = info['sslmode'] ?? '';
-  const needsFile = info['sslcert'] !== undefined || (mode.startsWith('verify') && info['sslrootcert'] !== undefined);
-  if (needsFile && info['sslrootcert'] !== 'system')
-    throw new MigrationError(
-      'InvalidPlan',
-      'The target server is to subscribe with a certificate file of the worker, which it cannot read.',
-      { next: 'Give "sourceForTarget" a connection string that means the same on the target server.' },
-    );
-  const portable = Object.entries(info).filter(([key]) => PORTABLE.has(key));
-  const root = info['sslrootcert'] === 'system' ? { sslrootcert: 'system' } : {};
-  return formatConnInfo({ ...Object.fromEntries(portable), ...root, dbname: database });
-}
 
 /** Subscribes to slot and publication of the same name, without copying: the rows are there. */
 export async function createSubscription(target: Session, name: string, conninfo: string): Promise<void> {

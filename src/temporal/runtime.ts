@@ -15,16 +15,17 @@ export interface LogOutput {
 
 /**
  * JSON lines for collectors, one readable line each on a terminal; without anything that `secrets` knows.
+ * PGTRANSIT_LOG_LABEL is on every line.
  * @throws Error with one sentence when PGTRANSIT_LOG_LEVEL is no level.
  */
 export function createLog(env: NodeJS.ProcessEnv, secrets: Secrets, output: LogOutput = process.stderr): Logger {
-  const level = env['PGTRANSIT_LOG_LEVEL'] ?? 'info';
+  const { PGTRANSIT_LOG_LEVEL: level = 'info', PGTRANSIT_LOG_LABEL: label } = env;
   if (!LEVELS.includes(level)) throw new Error(`PGTRANSIT_LOG_LEVEL is "${level}"; it can be ${LEVELS.join(', ')}.`);
   const format = output.isTTY === true ? readable : (line: string) => line;
   return pino(
     {
       level,
-      base: null,
+      base: label === undefined || label === '' ? null : { migration: label },
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       serializers: { error: messageAndCause },

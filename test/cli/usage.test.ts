@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { freePort } from '../../lab/ports.ts';
+import { freePort } from '../../src/temporal/free-port.ts';
 import { projectRoot } from '../../lab/tools.ts';
 import { pgtransit } from './command.ts';
 
@@ -21,7 +21,7 @@ describe('pgtransit', () => {
     for (const args of [['--help'], ['worker', '--help'], ['help', 'worker']]) {
       const { code, stdout } = await outcome(args);
       expect(code).toBe(0);
-      expect(stdout).toMatch(/Examples:\n.*pgtransit worker/);
+      expect(stdout).toMatch(/Examples:\n[^]*pgtransit worker/);
     }
   });
 
@@ -32,6 +32,26 @@ describe('pgtransit', () => {
     const option = await outcome(['worker', '--task-qeue', 'x']);
     expect(option.code).toBe(2);
     expect(option.stderr).toMatch(/^pgtransit: unknown option '--task-qeue'\n\(Did you mean --task-queue\?\)/);
+  });
+
+  it('repeats no password of an argument that it cannot take', async () => {
+    for (const wrong of ['--sauce=postgres://u:hush%21hush@h/d', '--sauce=host=h password=hush!hush']) {
+      const { code, stderr } = await outcome(['worker', wrong]);
+      expect(code).toBe(2);
+      expect(stderr).toMatch(/^pgtransit: unknown option '--sauce=/);
+      expect(stderr).not.toMatch(/hush/);
+    }
+  });
+
+  it('prints a script for each shell, and says which there are', async () => {
+    for (const shell of ['bash', 'zsh', 'fish']) {
+      const { code, stdout } = await outcome(['completion', shell]);
+      expect(code).toBe(0);
+      expect(stdout).toContain('worker');
+    }
+    const { code, stderr } = await outcome(['completion', 'tcsh']);
+    expect(code).toBe(2);
+    expect(stderr).toContain('Allowed choices are bash, zsh, fish.');
   });
 
   it('prints its help when it is told nothing, and calls that wrong usage', async () => {

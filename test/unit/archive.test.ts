@@ -92,6 +92,7 @@ describe('the stage of an entry', () => {
     indexes: new Map(),
     triggerClones: new Set(),
     excludedExtensions: ['hstore'],
+    privileges: true,
     tablespaces: new Set(['fast']),
   };
   const key: IndexFact = {
@@ -233,10 +234,20 @@ describe('a client program', () => {
   });
 
   test('that is missing is reported with every place that was looked at', async () => {
-    const env = { PGTRANSIT_PG_BIN: '/first:/second', PATH: '/third' };
-    const error: unknown = await findProgram('pg_dump', nowhere, env).catch((reason: unknown) => reason);
-    for (const place of ['/first', '/second', '.tools/pg93/bin', '/usr/lib/postgresql/93/bin', '/third'])
+    const error: unknown = await findProgram('pg_dump', nowhere, { PATH: '/third' }).catch((reason: unknown) => reason);
+    for (const place of ['.tools/pg93/bin', '/usr/lib/postgresql/93/bin', '/third'])
       expect(String(error)).toContain(place);
+  });
+
+  test('is looked for in the named directories and nowhere else', async () => {
+    const elsewhere = fake('pg_dump', '93.1');
+    const env = { PGTRANSIT_PG_BIN: `/first:${fake('pg_dump', '92.1')}`, PATH: elsewhere };
+    expect((await findProgram('pg_dump', nowhere, env)).major).toBe(92);
+    const error: unknown = await findProgram('pg_dump', nowhere, {
+      PGTRANSIT_PG_BIN: '/first:/second',
+      PATH: elsewhere,
+    }).catch((reason: unknown) => reason);
+    expect(String(error)).toContain('Looked in /first, /second.');
   });
 
   test('gets the password by its environment, and settings that every role may set', () => {

@@ -14,6 +14,8 @@ describe('parsePlan', () => {
       extensions: { exclude: [], tables: true },
       method: 'auto',
       createDatabases: true,
+      owners: true,
+      privileges: true,
       maxTotalBytes: null,
       allowOlderTarget: false,
       stop: { when: 'signal', maxLagBytes: 0, fence: 'none' },
