@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { startPostgres } from '../lab/postgres-server.ts';
 import type { TemporalServer } from '../lab/temporal-server.ts';
 import { startTemporalServer } from '../lab/temporal-server.ts';
-import { temporalCliPath } from '../lab/tools.ts';
+import { temporalCliPath } from '../src/temporal/cli-path.ts';
 import { startWorkerProcess } from '../lab/worker-process.ts';
 import type { ClusterProgress, ClusterReport } from '../src/domain/progress.ts';
 import { compareDatabases } from './compare.ts';

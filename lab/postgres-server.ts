@@ -1,7 +1,7 @@
 import { appendFileSync, existsSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { freePort } from './ports.ts';
+import { freePort } from '../src/temporal/free-port.ts';
 import { cleanEnv, postgresAccess, type PostgresAccess } from './postgres-access.ts';
 import { makeCluster, makeServerDir } from './postgres-template.ts';
 import { own } from './processes.ts';

@@ -4,9 +4,10 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Connection } from '@temporalio/client';
-import { freePort } from './ports.ts';
+import { freePort } from '../src/temporal/free-port.ts';
 import { own } from './processes.ts';
-import { temporalCliPath, workDir } from './tools.ts';
+import { temporalCliPath } from '../src/temporal/cli-path.ts';
+import { workDir } from './tools.ts';
 
 export interface StartTemporalOptions {
   /** Where the server keeps its state (SQLite). Default: in memory, so that a restart forgets everything. */

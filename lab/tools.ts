@@ -1,15 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import {
-  accessSync,
-  constants,
-  existsSync,
-  lstatSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  renameSync,
-} from 'node:fs';
-import { rmSync, statSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { packageRoot } from '../src/package-root.ts';
@@ -20,24 +10,6 @@ const tools = path.join(projectRoot, '.tools');
 
 /** The majors a test run has servers of; scripts/setup.mjs fetches the same. */
 export const testMajors: readonly number[] = (process.env.PGTRANSIT_PG_MAJORS ?? '14,15,17,18').split(',').map(Number);
-
-/** The Temporal CLI, looked for in the order of scripts/setup.mjs. */
-export function temporalCliPath(): string {
-  const named = process.env.TEMPORAL_CLI_PATH;
-  if (named) {
-    if (isExecutable(named)) return named;
-    throw new Error(`TEMPORAL_CLI_PATH is "${named}", which is no executable file: correct it or unset it.`);
-  }
-  const sdk = path.join(projectRoot, 'node_modules/@temporalio/testing/package.json');
-  const places = [
-    ...(process.env.PATH ?? '').split(path.delimiter).map((dir) => path.join(dir, 'temporal')),
-    path.join(tools, 'bin', 'temporal'),
-    path.join(os.tmpdir(), `temporal-sdk-typescript-${versionIn(sdk)}`),
-  ];
-  const found = places.find(isExecutable);
-  if (found) return found;
-  throw new Error('There is no Temporal CLI: run `npm run setup`, which fetches one, or set TEMPORAL_CLI_PATH.');
-}
 
 const binDirs = new Map<number, string>();
 
@@ -106,21 +78,4 @@ function requireOurs(dir: string): void {
   const isPrivate = status.isDirectory() && (status.mode & 0o022) === 0;
   if (isPrivate && (process.getuid === undefined || status.uid === process.getuid())) return;
   throw new Error(`${dir} belongs to, or can be written by, another user: delete it, or set TMPDIR.`);
-}
-
-function isExecutable(file: string): boolean {
-  try {
-    accessSync(file, constants.X_OK);
-    return statSync(file).isFile();
-  } catch {
-    return false;
-  }
-}
-
-function versionIn(packageJson: string): string {
-  try {
-    return (JSON.parse(readFileSync(packageJson, 'utf8')) as { version: string }).version;
-  } catch {
-    return 'unknown';
-  }
 }

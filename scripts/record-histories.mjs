@@ -17,7 +17,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { startPostgres } from '../dist/lab/postgres-server.js';
 import { startTemporalServer } from '../dist/lab/temporal-server.js';
-import { temporalCliPath } from '../dist/lab/tools.js';
+import { temporalCliPath } from '../dist/src/temporal/cli-path.js';
 import { startWorkerProcess } from '../dist/lab/worker-process.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));

@@ -112,7 +112,7 @@ async function makePip() {
 
 // ---- Temporal CLI
 
-/** Where a Temporal CLI may already be, in order of precedence. test/support/tools.ts looks in the same places. */
+/** Where a Temporal CLI may already be, in order of precedence. src/temporal/cli-path.ts looks in the same places. */
 function findTemporalCli() {
   const named = process.env.TEMPORAL_CLI_PATH;
   if (named && !isExecutable(named)) {

@@ -20,9 +20,26 @@ export interface TemporalTarget {
  * @throws Error with one sentence when the configuration cannot be read.
  */
 export function readTemporalTarget(env: NodeJS.ProcessEnv): TemporalTarget {
-  let config: ClientConnectConfig;
+  const config = readConfiguration(env);
+  return targetAt(config.connectionOptions.address ?? DEFAULT_ADDRESS, config);
+}
+
+/** The same; null where no address is configured. */
+export function configuredTarget(env: NodeJS.ProcessEnv): TemporalTarget | null {
+  const config = readConfiguration(env);
+  const { address } = config.connectionOptions;
+  return address === undefined ? null : targetAt(address, config);
+}
+
+const targetAt = (address: string, { namespace, connectionOptions }: ClientConnectConfig): TemporalTarget => ({
+  address,
+  namespace: namespace ?? DEFAULT_NAMESPACE,
+  connectionOptions: { ...connectionOptions, address },
+});
+
+function readConfiguration(env: NodeJS.ProcessEnv): ClientConnectConfig {
   try {
-    config = loadClientConnectConfig({ overrideEnvVars: definedOnly(env) });
+    return loadClientConnectConfig({ overrideEnvVars: definedOnly(env) });
   } catch (error) {
     throw new Error(
       `The Temporal configuration cannot be read: ${messageOf(error)} (TEMPORAL_* variables, temporal.toml).`,
@@ -31,12 +48,6 @@ export function readTemporalTarget(env: NodeJS.ProcessEnv): TemporalTarget {
       },
     );
   }
-  const address = config.connectionOptions.address ?? DEFAULT_ADDRESS;
-  return {
-    address,
-    namespace: config.namespace ?? DEFAULT_NAMESPACE,
-    connectionOptions: { ...config.connectionOptions, address },
-  };
 }
 
 /** @throws Error with one sentence (address, what to check), after twice `temporalConnectMs` at the latest. */

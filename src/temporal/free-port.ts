@@ -13,7 +13,7 @@ export async function freePort(): Promise<number> {
   throw new Error('No free port between 20000 and 32000 was found: end some of the servers of this machine.');
 }
 
-function canListen(port: number): Promise<boolean> {
+export function canListen(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const server = createServer();
     server.once('error', () => resolve(false));

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { afterEach, describe, expect, inject, it } from 'vitest';
-import { temporalCliPath } from '../../lab/tools.ts';
+import { temporalCliPath } from '../../src/temporal/cli-path.ts';
 import type { RunningCommand } from './command.ts';
 import { pgtransit } from './command.ts';
 

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { Client, Connection, WorkflowFailedError } from '@temporalio/client';
 import type { WorkflowHandle } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
-import { freePort } from '../../lab/ports.ts';
+import { freePort } from '../../src/temporal/free-port.ts';
 import { startPostgres, type PostgresServer } from '../../lab/postgres-server.ts';
 import { readFailure } from '../../src/domain/application-failure.ts';
 import { HOLD_SCHEMA, holdAt } from '../support/hold.ts';

@@ -5,7 +5,8 @@ import type { TestProject } from 'vitest/node';
 import { startPostgres } from '../../lab/postgres-server.ts';
 import { own } from '../../lab/processes.ts';
 import { startTemporalServer } from '../../lab/temporal-server.ts';
-import { pgBin, projectRoot, temporalCliPath, testMajors, workDir } from '../../lab/tools.ts';
+import { pgBin, projectRoot, testMajors, workDir } from '../../lab/tools.ts';
+import { temporalCliPath } from '../../src/temporal/cli-path.ts';
 import './servers.ts';
 
 /** What all test files of a run share: one Temporal server, one PostgreSQL server a major, one workflow bundle. */
