@@ -246,8 +246,16 @@ export class ClusterRun {
       await this.#children
         .get(database)
         ?.signal(resolveSignal, request)
+        .then(() => this.#answered(database))
         .catch(() => undefined);
     return `${request.action} was passed on to ${asked.map(({ database }) => database).join(', ')}.`;
+  }
+
+  /** Until the child tells more, nothing is left to answer. */
+  #answered(database: string): void {
+    const known = this.#progress.get(database);
+    if (known !== undefined) this.#progress.set(database, { ...known, attention: null, answers: [] });
+    this.#tell();
   }
 
   #hear({ number, progress }: DatabaseNews): void {

@@ -1,5 +1,6 @@
 import type { Measurement } from '../src/domain/migration.ts';
 import type { ClusterProgress, DatabaseProgress } from '../src/domain/progress.ts';
+import { formatBytes } from '../src/domain/format.ts';
 import type { Phase } from '../src/domain/phase.ts';
 
 /** What the person who looks at this page can or must do now. */
@@ -17,18 +18,6 @@ const NEXT: Record<Phase, string> = {
   failed: 'Read the failure below. Everything on the source was undone unless it says otherwise.',
   cancelled: 'Everything on the source was undone; the database on the target is kept.',
 };
-
-const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'] as const;
-
-export function formatBytes(bytes: number): string {
-  let value = bytes;
-  let unit = 0;
-  while (value >= 1000 && unit < UNITS.length - 1) {
-    value /= 1000;
-    unit += 1;
-  }
-  return `${unit === 0 ? value : value.toFixed(1)} ${UNITS[unit] ?? 'B'}`;
-}
 
 /** A name or sentence from outside, inert in Markdown and in a table's cell. */
 const cell = (text: string): string => text.replace(/[\\`*_{}[\]<>|#]/g, '\\$&').replace(/\s+/g, ' ');

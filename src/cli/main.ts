@@ -3,6 +3,7 @@ import { CommanderError } from 'commander';
 import { parseConnInfo } from '../postgres/conninfo.ts';
 import { messageOf } from '../temporal/connection.ts';
 import { secretsOfEnvironment } from '../temporal/secrets.ts';
+import { commandLine } from './background.ts';
 import { buildProgram } from './program.ts';
 import { UsageError } from './usage-error.ts';
 
@@ -10,10 +11,14 @@ import { UsageError } from './usage-error.ts';
 const FAILED = 1;
 const USAGE = 2;
 
+const argv = commandLine();
+// Users write connection strings into arguments, and `ps` shows those to everybody.
+process.title = `pgtransit ${argv[0] ?? ''}`;
+
 const secrets = secretsOfEnvironment(process.env);
 
 /** Whatever the flag: an error may name any argument, the mistyped one too. */
-for (const argument of process.argv.slice(2)) {
+for (const argument of argv) {
   const text = argument.replace(/^--?[a-z-]+=/, '');
   if (!/^\s*postgres(ql)?:\/\/|\b(ssl)?password\s*=/.test(text)) continue;
   try {
@@ -40,7 +45,7 @@ function causes(error: Error): string {
 /** A command that ends neither well nor by an error sets `process.exitCode`. */
 async function main(): Promise<number> {
   try {
-    await buildProgram(secrets).parseAsync();
+    await buildProgram(secrets).parseAsync(argv, { from: 'user' });
     return Number(process.exitCode ?? 0);
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;

@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import { packageRoot } from '../package-root.ts';
 import type { Secrets } from '../temporal/secrets.ts';
 import { completionCommand } from './completion.ts';
+import { pgCommand } from './pg.ts';
 import { workerCommand } from './worker.ts';
 
 const HELP = `
@@ -34,6 +35,7 @@ export function buildProgram(secrets: Secrets): Command {
       program.addCommand(command.copyInheritedSettings(program).showHelpAfterError(help).helpGroup(group));
     }
   };
+  add('To migrate:', pgCommand(secrets));
   add('For platforms:', workerCommand(secrets));
   add(OTHERS, completionCommand(program));
   return program.showHelpAfterError('Run `pgtransit --help` for what there is.');

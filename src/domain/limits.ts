@@ -108,6 +108,8 @@ export const LIMITS = {
   retentionDays: 90,
   /** A worker that polls is seen at least every minute; one that died stays listed for five. */
   pollerAliveMs: 75_000,
+  /** How often a person at a terminal sees new numbers. */
+  followMs: 1_000,
   /** A Temporal server that does not answer for this long is not there: the operator waits at the terminal. */
   temporalConnectMs: 10_000,
   /** Search attributes show up with the next refresh of the server's namespace cache, every 2 to 10 s. */

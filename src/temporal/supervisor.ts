@@ -30,7 +30,11 @@ export async function supervise(stateDir: string): Promise<void> {
   const lobby = createServer();
   const guests = new Set<Socket>();
   let welcome: Welcome | null = null;
-  const greet = (guest: Socket) => guest.write(`${JSON.stringify(welcome)}\n`);
+  let greeted = 0;
+  const greet = (guest: Socket) => {
+    greeted += 1;
+    guest.write(`${JSON.stringify(welcome)}\n`);
+  };
   lobby.on('connection', (guest) => {
     guests.add(guest);
     guest.on('error', () => undefined).on('close', () => guests.delete(guest));
@@ -51,8 +55,9 @@ export async function supervise(stateDir: string): Promise<void> {
     await serve(stateDir, () => guests.size > 0, say);
   } catch (error) {
     say({ problem: error instanceof Error ? error.message : String(error) });
-    // They leave when they have read it; this process must not be gone before.
-    await Promise.race([Promise.all([...guests].map((guest) => once(guest, 'close'))), delay(LIMITS.serverIdleMs)]);
+    // Whoever started this process is about to knock, and leaves when it has read why.
+    const goneAt = Date.now() + LIMITS.serverIdleMs;
+    while (Date.now() < goneAt && (greeted === 0 || guests.size > 0)) await delay(LIMITS.pollMs / 10);
   }
   lobby.close();
 }

@@ -1,7 +1,7 @@
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterEach, describe, expect, test } from 'vitest';
 import { projectRoot } from '../../lab/tools.ts';
@@ -19,8 +19,8 @@ const directories: string[] = [];
 afterEach(async () => {
   for (const server of joined.splice(0)) server.leave();
   for (const directory of directories.splice(0)) {
-    await eventually('the server has ended', () => Promise.resolve(!isRunning(directory)));
-    rmSync(directory, { recursive: true });
+    await untilGone(directory);
+    rmSync(dirname(directory), { recursive: true });
   }
 }, 60_000);
 
@@ -47,6 +47,11 @@ function isRunning(directory: string): boolean {
   return state !== null && state.started !== null && startOfProcess(state.pid) === state.started;
 }
 
+async function untilGone(directory: string): Promise<void> {
+  await eventually('the supervisor has ended', () => Promise.resolve(supervisorOf(directory) === null));
+  expect(isRunning(directory)).toBe(false);
+}
+
 const temporal = (server: LocalServer, ...args: string[]): string =>
   execFileSync(temporalCliPath(), [...args, '--address', server.address], { encoding: 'utf8' });
 
@@ -54,8 +59,10 @@ function startMigration(server: LocalServer, id: string): void {
   temporal(server, 'workflow', 'start', '--task-queue', 'nobody', '--type', 'migrateCluster', '--workflow-id', id);
 }
 
-const supervisorOf = (directory: string): number =>
-  Number(execFileSync('pgrep', ['-f', `supervisor-main.js ${directory}`], { encoding: 'utf8' }).trim());
+function supervisorOf(directory: string): number | null {
+  const { stdout } = spawnSync('pgrep', ['-f', `supervisor-main.js ${directory}`], { encoding: 'utf8' });
+  return stdout.trim() === '' ? null : Number(stdout.trim());
+}
 
 describe('the local Temporal server', { timeout: 60_000 }, () => {
   test('is shared by all who join, keeps what has finished for 90 days, and ends with the last of them', async () => {
@@ -68,7 +75,7 @@ describe('the local Temporal server', { timeout: 60_000 }, () => {
     one.leave();
     expect(await openMigrations(other.address)).toEqual(['kept']);
     other.leave();
-    await eventually('the server has ended', () => Promise.resolve(!isRunning(directory)));
+    await untilGone(directory);
     expect(stateOf(directory).open).toEqual(['kept']);
     const again = await enter(directory);
     expect(again).toMatchObject({ address: one.address, webUi: one.webUi });
@@ -85,7 +92,7 @@ describe('the local Temporal server', { timeout: 60_000 }, () => {
     expect(await openMigrations(server.address)).toEqual(['kept']);
 
     const orphan = stateOf(directory).pid;
-    process.kill(supervisorOf(directory), 'SIGKILL');
+    process.kill(Number(supervisorOf(directory)), 'SIGKILL');
     await eventually('another server', () => Promise.resolve(stateOf(directory).pid !== orphan));
     expect(startOfProcess(orphan)).toBeNull();
     expect(await openMigrations(server.address)).toEqual(['kept']);
@@ -102,7 +109,7 @@ describe('the local Temporal server', { timeout: 60_000 }, () => {
     await new Promise((resolve) => child.stdout.once('data', resolve));
     expect(isRunning(directory)).toBe(true);
     child.kill('SIGKILL');
-    await eventually('the server has ended', () => Promise.resolve(!isRunning(directory)));
+    await untilGone(directory);
   });
 
   test('refuses a file of another version of the CLI while a migration is open there, and only then', async () => {
@@ -110,13 +117,15 @@ describe('the local Temporal server', { timeout: 60_000 }, () => {
     const server = await enter(directory);
     startMigration(server, 'unfinished');
     server.leave();
-    await eventually('the server has ended', () => Promise.resolve(!isRunning(directory)));
+    await untilGone(directory);
     writeServerState(directory, { ...stateOf(directory), cliVersion: 'temporal version 0.0.1' });
     await expect(enter(directory)).rejects.toThrow(
       /written by temporal version 0.0.1 and holds unfinished, not finished/,
     );
+    await untilGone(directory);
     writeServerState(directory, { ...stateOf(directory), open: null });
     await expect(enter(directory)).rejects.toThrow(/may hold a migration that is not finished/);
+    await untilGone(directory);
     writeServerState(directory, { ...stateOf(directory), open: [] });
     await enter(directory);
     expect(stateOf(directory).cliVersion).toContain('temporal version');
@@ -132,6 +141,7 @@ describe('the local Temporal server', { timeout: 60_000 }, () => {
     );
     chmodSync(broken, 0o755);
     await expect(enter(directory, { ...process.env, TEMPORAL_CLI_PATH: broken })).rejects.toThrow(/no disk left/);
+    await untilGone(directory);
     await expect(enter(directory, { ...process.env, TEMPORAL_CLI_PATH: '/nowhere' })).rejects.toThrow(
       /TEMPORAL_CLI_PATH is "\/nowhere"/,
     );
@@ -141,6 +151,6 @@ describe('the local Temporal server', { timeout: 60_000 }, () => {
     const directory = newStateDir();
     await enter(directory, { ...process.env, SOURCE_SERVICE_URI: 'postgres://app:hush@host/db' });
     for (const pid of [supervisorOf(directory), stateOf(directory).pid])
-      expect(readFileSync(`/proc/${pid}/environ`, 'utf8')).not.toContain('hush');
+      expect(readFileSync(`/proc/${String(pid)}/environ`, 'utf8')).not.toContain('hush');
   });
 });

@@ -1,0 +1,91 @@
+import { renameSync, writeFileSync } from 'node:fs';
+import process from 'node:process';
+import { blocks } from '../domain/finding.ts';
+import type { Finding } from '../domain/finding.ts';
+import type { ClusterProgress } from '../domain/progress.ts';
+import type { Outcome } from './outcome.ts';
+import { countFindings, renderFindings } from './view/findings.ts';
+import { progressLine } from './view/progress.ts';
+import type { Answer } from './view/report.ts';
+import { renderReport } from './view/report.ts';
+import { plainLines } from './view/text.ts';
+
+export const INTERRUPTED = 130;
+
+const nothing = { validation: null, roles: [], databases: [], message: '' };
+
+/** What a command answers: the text for people, and the object for programs. */
+export interface Delivery {
+  answer: Answer;
+  text: string;
+}
+
+export const answerOf = {
+  outcome(id: string, { status, message, report, findings }: Outcome): Delivery {
+    const exitCode = status === 'done' ? 0 : 1;
+    const { roles = [], databases = [] } = report ?? {};
+    const answer = { ...nothing, id, status, message, exitCode, validation: findings, roles, databases };
+    const parts = [
+      ...(report === null ? [] : [renderReport(report)]),
+      ...(findings === null ? [] : [renderFindings(findings)]),
+      // Findings and report say it all, but for the first line.
+      ...(message === '' ? [] : [plainLines((report ?? findings) ? (message.split('\n')[0] ?? '') : message)]),
+      `${id}: ${status}`,
+    ];
+    return { answer, text: parts.join('\n\n') };
+  },
+
+  /** Of a migration that has not ended. */
+  progress(id: string, { databases }: ClusterProgress): Delivery {
+    const parked = databases.filter(({ answers }) => answers.length > 0);
+    const status = parked.length > 0 ? 'parked' : 'running';
+    const next =
+      status === 'running'
+        ? `Every change on the source arrives on the target, also while nothing of pgtransit runs.
+  pgtransit status ${id}    how far behind it is
+  pgtransit stop ${id}      end the replication when you cut over (or the same command with --stop-replication)`
+        : `What is named above waits for you. Mend it, then run the same command again, or:
+  pgtransit resolve ${parked[0]?.answers.includes('skip') === true ? 'retry|skip|abort' : 'retry|abort'} ${id}`;
+    const answer = { ...nothing, id, status, message: next, exitCode: parked.length > 0 ? 1 : 0, databases } as const;
+    return { answer, text: [databases.map(progressLine).join('\n'), next, `${id}: ${status}`].join('\n\n') };
+  },
+
+  validation(id: string, outcome: Outcome): Delivery {
+    if (outcome.status !== 'done') return answerOf.outcome(id, outcome);
+    const result = outcome.report as unknown as Validation;
+    const { ok, databases, findings } = result;
+    const answer = {
+      ...nothing,
+      id,
+      status: ok ? 'valid' : 'refused',
+      exitCode: ok ? 0 : 1,
+      validation: findings,
+    } as const;
+    const methods = databases.map(({ database, method, reason }) => plainLines(`${database}: ${method}. ${reason}`));
+    const verdict = ok
+      ? `Nothing is in the way (${countFindings(findings)}).`
+      : `${findings.filter(blocks).length} findings are in the way (${countFindings(findings)}).`;
+    return {
+      answer,
+      text: [renderFindings(findings), methods.join('\n'), verdict].filter((part) => part !== '').join('\n\n'),
+    };
+  },
+};
+
+interface Validation {
+  ok: boolean;
+  databases: { database: string; method: string; reason: string }[];
+  findings: Finding[];
+}
+
+/** Prints the answer, and writes it where it was asked for. Answers the exit code. */
+export function deliver({ answer, text }: Delivery, options: { json: boolean; reportFile: string | null }): number {
+  const json = `${JSON.stringify(answer, null, 2)}\n`;
+  process.stdout.write(options.json ? json : `${text}\n`);
+  if (options.reportFile !== null) {
+    const temporary = `${options.reportFile}.${process.pid}`;
+    writeFileSync(temporary, json, { mode: 0o600 });
+    renameSync(temporary, options.reportFile);
+  }
+  return answer.exitCode;
+}

@@ -1,0 +1,231 @@
+import process from 'node:process';
+import type { WorkflowHandle } from '@temporalio/client';
+import type { Command } from 'commander';
+import { DEFAULT_TASK_QUEUE, MESSAGE, WORKFLOW } from '../contract.ts';
+import { hasEnded } from '../domain/phase.ts';
+import type { Plan } from '../domain/plan.ts';
+import type { ClusterProgress } from '../domain/progress.ts';
+import { resolveReference } from '../postgres/conninfo.ts';
+import { ensureSearchAttributes } from '../temporal/search-attributes.ts';
+import type { Secrets } from '../temporal/secrets.ts';
+import type { TemporalSession } from '../temporal/session.ts';
+import { openTemporal, workflowBundlePath } from '../temporal/session.ts';
+import { stateDirectory } from '../temporal/state-dir.ts';
+import { createDeps, runWorker } from '../worker.ts';
+import { answerOf, deliver, INTERRUPTED } from './answer.ts';
+import { startInBackground } from './background.ts';
+import type { Followed } from './follow.ts';
+import { follow } from './follow.ts';
+import { interruption } from './interruption.ts';
+import { migrationIdentity } from './migration-identity.ts';
+import { outcomeOf } from './outcome.ts';
+import { pgFlags } from './pg-flags.ts';
+import type { PgOptions } from './pg-options.ts';
+import { processEnvironment, readPgOptions } from './pg-options.ts';
+import { releaseOrphanedSteps } from './orphans.ts';
+import { logOf } from './process-log.ts';
+import { findMigration } from './migrations.ts';
+import { UsageError } from './usage-error.ts';
+import { progressOutput } from './view/output.ts';
+
+export function pgCommand(secrets: Secrets): Command {
+  return pgFlags().action(async (_flags: unknown, command: Command) => {
+    process.exitCode = await pg(readPgOptions(command, process.env), secrets);
+  });
+}
+
+const say = (sentence: string): boolean => process.stderr.write(`${sentence}\n`);
+
+/** Starts the migration, or goes on with the one that the same command started before. Answers the exit code. */
+async function pg(options: PgOptions, secrets: Secrets): Promise<number> {
+  Object.assign(process.env, processEnvironment(options));
+  const { plan, servers } = options;
+  const info = (text: string) => resolveReference(text, process.env);
+  const [source, target] = [info(servers.source.text), info(servers.target.text)];
+  for (const conninfo of [source, target]) secrets.addConnInfo(conninfo);
+  for (const note of options.notes) say(note);
+
+  const id = migrationIdentity(source, target, plan);
+  const stateDir = () => stateDirectory(process.env, options.stateDir);
+  const log = logOf(options.debug, secrets, stateDir);
+  const session = await openTemporal(process.env, stateDir);
+  try {
+    if (session.webUi !== null) say(`Temporal Web UI: ${session.webUi}`);
+    if (options.detach) return await detach(session, id, options);
+    const migration = { id, options, session, log, secrets };
+    return await (options.mode === 'validate' ? validate(migration) : migrate(migration));
+  } finally {
+    await session.close();
+  }
+}
+
+interface PgMigration {
+  id: string;
+  options: PgOptions;
+  session: TemporalSession;
+  log: ReturnType<typeof logOf>;
+  secrets: Secrets;
+}
+
+async function validate(migration: PgMigration): Promise<number> {
+  const { id, options, session } = migration;
+  const workflowId = `${id}-validate`;
+  const handle = await session.client.workflow.start(WORKFLOW.validateCluster, {
+    workflowId,
+    taskQueue: id,
+    args: [options.plan],
+    workflowIdConflictPolicy: 'TERMINATE_EXISTING',
+  });
+  const outcome = await servedHere(migration, () => outcomeOf(handle));
+  return outcome === 'interrupted' ? INTERRUPTED : deliver(answerOf.validation(workflowId, outcome), options);
+}
+
+async function migrate(migration: PgMigration): Promise<number> {
+  const { id, options, session } = migration;
+  const { handle, state, taskQueue } = await attachOrStart(session, id, options);
+  if (state === 'finished') {
+    say(`${id} is finished already. --again migrates once more.`);
+    return deliver(answerOf.outcome(id, await outcomeOf(handle)), options);
+  }
+  say(state === 'started' ? `Migration ${id} is started.` : `Migration ${id} is under way; going on with it.`);
+  const watch = async (signal: AbortSignal) => {
+    if (state === 'attached') await goOn(session, handle, options);
+    return follow(session.client, handle, {
+      output: progressOutput(process.stderr),
+      signal,
+      settled: settled(options),
+    });
+  };
+  // One that other workers carry out needs none here.
+  const followed = taskQueue === id ? await servedHere(migration, watch) : await whileNotInterrupted(watch);
+  return report(id, options, followed);
+}
+
+function report(id: string, options: PgOptions, followed: Followed): number {
+  if (followed === 'interrupted') {
+    say(INTERRUPTED_TEXT(id));
+    return INTERRUPTED;
+  }
+  if ('ended' in followed) return deliver(answerOf.outcome(id, followed.ended), options);
+  return deliver(answerOf.progress(id, followed.settled), options);
+}
+
+/** Every database has ended, waits for a person, or streams as far behind as was asked for. */
+const settled =
+  ({ stopReplication, maxReplicationLag }: PgOptions) =>
+  ({ databases }: ClusterProgress): boolean =>
+    databases.length > 0 &&
+    databases.some(({ phase }) => !hasEnded(phase)) &&
+    databases.every(({ phase, answers, lagBytes }) => {
+      const streams = phase === 'streaming' && !stopReplication;
+      const isNear = maxReplicationLag === null || (lagBytes !== null && lagBytes <= maxReplicationLag);
+      return hasEnded(phase) || answers.length > 0 || (streams && isNear);
+    });
+
+async function attachOrStart(session: TemporalSession, id: string, options: PgOptions) {
+  const found = await findMigration(session.client, id);
+  const handle = session.client.workflow.getHandle(id);
+  if (found?.status === 'RUNNING') return { handle, state: 'attached', taskQueue: found.taskQueue } as const;
+  if (found?.status === 'COMPLETED' && !options.again)
+    return { handle, state: 'finished', taskQueue: found.taskQueue } as const;
+  await start(session, id, id, options.plan);
+  return { handle, state: 'started', taskQueue: id } as const;
+}
+
+/** Two processes may start the same command at once: the second one attaches to what the first one started. */
+async function start(session: TemporalSession, id: string, taskQueue: string, plan: Plan): Promise<void> {
+  await session.client.workflow.start(WORKFLOW.migrateCluster, {
+    workflowId: id,
+    taskQueue,
+    args: [plan],
+    workflowIdConflictPolicy: 'USE_EXISTING',
+  });
+}
+
+/** The same command again means: try again what waits for a person, and stop if that is asked for now. */
+async function goOn(
+  { client }: TemporalSession,
+  handle: WorkflowHandle,
+  { stopReplication }: PgOptions,
+): Promise<void> {
+  await releaseOrphanedSteps(client, handle.workflowId);
+  const { databases } = await handle.query<ClusterProgress>(MESSAGE.progress);
+  if (databases.some(({ answers }) => answers.includes('retry')))
+    say(String(await handle.executeUpdate(MESSAGE.resolve, { args: [{ action: 'retry' }] })));
+  if (stopReplication) await handle.signal(MESSAGE.stopReplication, { reason: 'pgtransit pg --stop-replication' });
+}
+
+/** Runs `work` while this process carries out the steps of the migration. */
+async function servedHere<T>(
+  { id, options, session, log, secrets }: PgMigration,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T | 'interrupted'> {
+  const { connection, target } = session;
+  const attributes = await ensureSearchAttributes(connection, target.namespace);
+  const deps = createDeps(process.env, { searchAttributes: attributes.registered, secrets });
+  const { source, target: to, sourceForTarget } = options.servers;
+  const local: Readonly<Record<string, string>> = {
+    'local:source': source.text,
+    'local:target': to.text,
+    'local:source-for-target': (sourceForTarget ?? source).text,
+  };
+  const stop = new AbortController();
+  const serving = runWorker({
+    connection,
+    namespace: target.namespace,
+    taskQueue: id,
+    deps: { ...deps, endpoint: (reference, ...rest) => deps.endpoint(local[reference] ?? reference, ...rest) },
+    workflowBundlePath: workflowBundlePath(),
+    signal: stop.signal,
+    log,
+  });
+  try {
+    return await Promise.race([whileNotInterrupted(work), serving.then(() => 'interrupted' as const)]);
+  } finally {
+    stop.abort();
+    await serving.catch((error: unknown) => log.warn({ error }, 'The worker did not end well'));
+  }
+}
+
+async function whileNotInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T | 'interrupted'> {
+  const signal = interruption(() => say('Stopping. (Ctrl-C once more ends this process at once.)'));
+  const interrupted = new Promise<'interrupted'>((resolve) =>
+    signal.addEventListener('abort', () => resolve('interrupted'), { once: true }),
+  );
+  return Promise.race([work(signal), interrupted]);
+}
+
+async function detach(session: TemporalSession, id: string, options: PgOptions): Promise<number> {
+  if (session.kind === 'local') {
+    const log = startInBackground(options, stateDirectory(process.env, options.stateDir), id);
+    say(`Migration ${id} goes on in the background; its output is in ${log}.`);
+  } else {
+    const taskQueue = process.env['PGTRANSIT_TASK_QUEUE'] || DEFAULT_TASK_QUEUE;
+    await start(session, id, taskQueue, withReferences(options));
+    say(`Migration ${id} is started on task queue ${taskQueue}, for the workers there.`);
+  }
+  say(`  pgtransit watch ${id}\n  pgtransit stop ${id}`);
+  return 0;
+}
+
+/** The plan for other workers, in words that they understand too, and that hold no password. */
+function withReferences({ plan, servers }: PgOptions): Plan {
+  const { source, target, sourceForTarget } = servers;
+  if ([source, target, sourceForTarget].some((server) => server !== null && server.reference === null))
+    throw new UsageError(
+      'A connection string holds a password, which would stand in the history for everybody to read. Set ' +
+        'SOURCE_SERVICE_URI and TARGET_SERVICE_URI here and where the workers run, or leave out --detach.',
+    );
+  return {
+    ...plan,
+    source: source.reference ?? '',
+    target: target.reference ?? '',
+    sourceForTarget: sourceForTarget?.reference ?? null,
+  };
+}
+
+const INTERRUPTED_TEXT = (id: string): string =>
+  `Interrupted. The migration is not ended: while it is unfinished, the source keeps its replication slots, which hold
+back WAL, and for 12 hours the session that keeps its snapshot.
+  to go on:  the same command again
+  to undo:   pgtransit cancel ${id}`;

@@ -1,0 +1,221 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { own } from '../../lab/processes.ts';
+import type { PostgresServer } from '../../lab/postgres-server.ts';
+import { startPostgres } from '../../lab/postgres-server.ts';
+import { expectEqual, leftovers } from '../support/live-migration.ts';
+import { HOLD_SCHEMA, holdAt } from '../support/hold.ts';
+import { startTraffic } from '../support/traffic.ts';
+import { eventually } from '../support/workflow-harness.ts';
+import type { RunningCommand } from './command.ts';
+import { pgtransit } from './command.ts';
+
+const PATIENCE_MS = 240_000;
+const SECRETS = { source: 'hush-source', target: 'hush-target' };
+
+let source: PostgresServer;
+let target: PostgresServer;
+
+beforeAll(async () => {
+  const settings = { max_wal_senders: '40', max_replication_slots: '40', max_connections: '300' };
+  const auth = 'scram-sha-256';
+  [source, target] = await Promise.all([
+    startPostgres({ major: 17, auth, password: SECRETS.source, settings }),
+    startPostgres({ major: 18, auth, password: SECRETS.target, settings: { ...settings, max_worker_processes: '60' } }),
+  ]);
+}, 60_000);
+
+afterAll(() => Promise.all([source.remove(), target.remove()]));
+
+let home: string;
+let running: RunningCommand[] = [];
+
+beforeEach(() => {
+  home = mkdtempSync(join(tmpdir(), 'pgtransit-home-'));
+  own({ remove: [home] });
+});
+
+afterEach(async () => {
+  for (const command of running) command.kill('SIGKILL');
+  running = [];
+  // The server that the command started ends by itself.
+  await eventually(
+    () => Promise.resolve(pgrep(home)),
+    (pids) => pids === '',
+  );
+});
+
+const pgrep = (pattern: string): string => {
+  try {
+    return execFileSync('pgrep', ['-f', pattern], { encoding: 'utf8' }).trim();
+  } catch {
+    return '';
+  }
+};
+
+const databases = async (server: PostgresServer): Promise<string[]> =>
+  (await server.psql('postgres', `SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY 1`)).split('\n');
+
+/** A database with writers' tables; other databases of the source are left out by the test's own command. */
+async function prepare(database: string): Promise<string> {
+  await source.psql('postgres', `CREATE DATABASE "${database}"`);
+  await source.psql(database, HOLD_SCHEMA);
+  return database;
+}
+
+/** The command with both URIs, for one database: everything else on the source is left out. */
+async function pg(database: string, ...flags: string[]): Promise<RunningCommand> {
+  const others = (await databases(source)).filter((name) => name !== database);
+  const command = pgtransit(
+    ['pg', '-s', source.uri('postgres'), '-t', target.uri('postgres'), '-f', others.join(','), ...flags],
+    { HOME: home },
+  );
+  running.push(command);
+  return command;
+}
+
+describe('pgtransit pg without a Temporal server', { timeout: PATIENCE_MS }, () => {
+  test('the documented command migrates everything but what it leaves out, and leaves nothing behind', async () => {
+    await prepare('My-Db');
+    await prepare('skipped');
+    const traffic = startTraffic(source.uri('My-Db'), 50);
+    const command = await pg('My-Db', '-d', '--max-replication-lag', '1', '--stop-replication', '--fence');
+    await command.says(/streaming|stopping/);
+    const seen = execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' });
+    expect(await command.exitCode).toBe(0);
+    await traffic.stop();
+    expect(command.stdout).toMatch(/My-Db +replication +done/);
+    await expectEqual(source, target, ['My-Db']);
+    expect(await leftovers(source, target, ['My-Db'])).toEqual([]);
+    expect(await databases(target)).not.toContain('skipped');
+    for (const secret of Object.values(SECRETS)) expect(seen + command.stdout + command.stderr).not.toContain(secret);
+
+    const again = await pg('My-Db', '--max-replication-lag', '1', '--stop-replication', '--json');
+    expect(await again.exitCode).toBe(0);
+    expect(again.stderr).toContain('is finished already');
+    expect(JSON.parse(again.stdout)).toMatchObject({ status: 'done', exitCode: 0, databases: [{ database: 'My-Db' }] });
+  });
+
+  test('without --stop-replication it returns when everything streams; with it, the same command ends it', async () => {
+    await prepare('stream');
+    const first = await pg('stream');
+    expect(await first.exitCode).toBe(0);
+    expect(first.stdout).toMatch(/stream: streaming.*running/s);
+    expect(first.stdout).toMatch(/pgtransit stop pgtransit-[0-9a-f]{12}/);
+    // The replication needs no process of ours.
+    await eventually(
+      () => Promise.resolve(pgrep(home)),
+      (pids) => pids === '',
+    );
+    await source.psql('stream', `INSERT INTO account VALUES (9999, 12345)`);
+    await eventually(
+      () => target.psql('stream', 'SELECT count(*) FROM account WHERE balance = 12345'),
+      (count) => count === '1',
+    );
+    const report = join(home, 'report.json');
+    const second = await pg('stream', '--stop-replication', '--report-file', report);
+    expect(await second.exitCode).toBe(0);
+    expect(second.stderr).toContain('going on with it');
+    await expectEqual(source, target, ['stream']);
+    expect(await leftovers(source, target, ['stream'])).toEqual([]);
+    expect(statSync(report).mode & 0o777).toBe(0o600);
+    expect(JSON.parse(readFileSync(report, 'utf8'))).toMatchObject({ status: 'done' });
+  });
+
+  test('killed at ten moments, the same command each time ends equal, and copies nothing twice', async () => {
+    await prepare('killed');
+    const traffic = startTraffic(source.uri('killed'), 20);
+    const finished = new Map<string, string>();
+    for (let kill = 0; kill < 10; kill += 1) {
+      const command = await pg('killed', '--stop-replication', '--fence');
+      const ended = await Promise.race([command.exitCode, delay(1_500 + kill * 350, 'still runs')]);
+      if (ended !== 'still runs') break;
+      command.kill('SIGKILL');
+      await command.exitCode;
+      for (const [unit, time] of await finishedUnits('killed')) {
+        expect(finished.get(unit) ?? time, unit).toBe(time);
+        finished.set(unit, time);
+      }
+    }
+    const last = await pg('killed', '--stop-replication', '--fence');
+    expect(await last.exitCode, last.stdout + last.stderr).toBe(0);
+    await traffic.stop();
+    expect(finished.size).toBeGreaterThan(0);
+    await expectEqual(source, target, ['killed']);
+    expect(await leftovers(source, target, ['killed'])).toEqual([]);
+  });
+
+  test('Ctrl-C ends the process and says what stays; the same command goes on', async () => {
+    await prepare('interrupted');
+    await target.psql('postgres', 'CREATE DATABASE interrupted');
+    const hold = await holdAt(target, 'interrupted', 'copy');
+    const first = await pg('interrupted', '--stop-replication');
+    await hold.reached();
+    first.kill('SIGINT');
+    expect(await first.exitCode).toBe(130);
+    expect(first.stderr).toMatch(/replication slots.*the same command again.*pgtransit cancel pgtransit-/s);
+    await hold.release();
+    const second = await pg('interrupted', '--stop-replication');
+    expect(await second.exitCode).toBe(0);
+    await expectEqual(source, target, ['interrupted']);
+  });
+
+  test('a failure parks: exit 1 with the reason, and the same command goes on when it is mended', async () => {
+    await prepare('parked');
+    const picky = `CREATE FUNCTION picky(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+      IF inet_server_port() = ${target.port} THEN RAISE 'not on this server'; END IF; RETURN i; END $$;`;
+    await source.psql(
+      'parked',
+      `${picky} CREATE TABLE odd (id int PRIMARY KEY); INSERT INTO odd VALUES (1); CREATE INDEX ON odd (picky(id))`,
+    );
+    const first = await pg('parked', '--stop-replication');
+    expect(await first.exitCode).toBe(1);
+    expect(first.stdout).toMatch(/not on this server/);
+    expect(first.stdout).toMatch(/the same command again/);
+    await target.psql(
+      'parked',
+      'CREATE OR REPLACE FUNCTION picky(i int) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT i $$',
+    );
+    const second = await pg('parked', '--stop-replication');
+    expect(await second.exitCode).toBe(0);
+    await expectEqual(source, target, ['parked']);
+  });
+
+  test('two migrations at once share the server of the state directory', async () => {
+    await prepare('one');
+    await prepare('two');
+    const commands = await Promise.all([pg('one', '--stop-replication'), pg('two', '--stop-replication')]);
+    expect(await Promise.all(commands.map(({ exitCode }) => exitCode))).toEqual([0, 0]);
+    const addresses = commands.map(({ stderr }) => /Web UI: (\S+)/.exec(stderr)?.[1]);
+    expect(addresses[0]).toBe(addresses[1]);
+    await expectEqual(source, target, ['one', 'two']);
+  });
+
+  test('--validate tells what is in the way and changes nothing', async () => {
+    await prepare('looked-at');
+    await source.psql('looked-at', 'CREATE TABLE no_key (n int)');
+    const command = await pg('looked-at', '--validate', '--force-method', 'replication');
+    expect(await command.exitCode).toBe(1);
+    expect(command.stdout).toMatch(/ERROR replica-identity \(source, looked-at, public.no_key\)/);
+    expect(command.stdout).toMatch(/^ {4}ALTER TABLE .*REPLICA IDENTITY FULL;$/m);
+    expect(await databases(target)).not.toContain('looked-at');
+  });
+});
+
+/** Copies that are done, and when. */
+async function finishedUnits(database: string): Promise<[string, string][]> {
+  const exists = `SELECT to_regclass('pgtransit.unit') IS NOT NULL`;
+  if (!(await databases(target)).includes(database) || (await target.psql(database, exists)) !== 't') return [];
+  const text = await target.psql(
+    database,
+    `SELECT label || '|' || finished FROM pgtransit.unit WHERE state = 'done' AND kind = 'copy'`,
+  );
+  return text
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line): [string, string] => [line.split('|')[0] ?? '', line.split('|')[1] ?? '']);
+}
