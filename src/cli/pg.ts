@@ -6,17 +6,14 @@ import { hasEnded } from '../domain/phase.ts';
 import type { Plan } from '../domain/plan.ts';
 import type { ClusterProgress } from '../domain/progress.ts';
 import { resolveReference } from '../postgres/conninfo.ts';
-import { ensureSearchAttributes } from '../temporal/search-attributes.ts';
 import type { Secrets } from '../temporal/secrets.ts';
 import type { TemporalSession } from '../temporal/session.ts';
-import { openTemporal, workflowBundlePath } from '../temporal/session.ts';
+import { openTemporal } from '../temporal/session.ts';
 import { stateDirectory } from '../temporal/state-dir.ts';
-import { createDeps, runWorker } from '../worker.ts';
 import { answerOf, deliver, INTERRUPTED } from './answer.ts';
 import { startInBackground } from './background.ts';
 import type { Followed } from './follow.ts';
 import { follow } from './follow.ts';
-import { interruption } from './interruption.ts';
 import { migrationIdentity } from './migration-identity.ts';
 import { outcomeOf } from './outcome.ts';
 import { pgFlags } from './pg-flags.ts';
@@ -25,6 +22,8 @@ import { processEnvironment, readPgOptions } from './pg-options.ts';
 import { releaseOrphanedSteps } from './orphans.ts';
 import { logOf } from './process-log.ts';
 import { findMigration } from './migrations.ts';
+import type { Service } from './serve.ts';
+import { servedHere, whileNotInterrupted } from './serve.ts';
 import { UsageError } from './usage-error.ts';
 import { progressOutput } from './view/output.ts';
 
@@ -52,23 +51,19 @@ async function pg(options: PgOptions, secrets: Secrets): Promise<number> {
   try {
     if (session.webUi !== null) say(`Temporal Web UI: ${session.webUi}`);
     if (options.detach) return await detach(session, id, options);
-    const migration = { id, options, session, log, secrets };
+    const migration = { taskQueue: id, servers, options, session, log, secrets };
     return await (options.mode === 'validate' ? validate(migration) : migrate(migration));
   } finally {
     await session.close();
   }
 }
 
-interface PgMigration {
-  id: string;
+interface PgMigration extends Service {
   options: PgOptions;
-  session: TemporalSession;
-  log: ReturnType<typeof logOf>;
-  secrets: Secrets;
 }
 
 async function validate(migration: PgMigration): Promise<number> {
-  const { id, options, session } = migration;
+  const { taskQueue: id, options, session } = migration;
   const workflowId = `${id}-validate`;
   const handle = await session.client.workflow.start(WORKFLOW.validateCluster, {
     workflowId,
@@ -81,7 +76,7 @@ async function validate(migration: PgMigration): Promise<number> {
 }
 
 async function migrate(migration: PgMigration): Promise<number> {
-  const { id, options, session } = migration;
+  const { taskQueue: id, options, session } = migration;
   const { handle, state, taskQueue } = await attachOrStart(session, id, options);
   if (state === 'finished') {
     say(`${id} is finished already. --again migrates once more.`);
@@ -153,46 +148,6 @@ async function goOn(
   if (databases.some(({ answers }) => answers.includes('retry')))
     say(String(await handle.executeUpdate(MESSAGE.resolve, { args: [{ action: 'retry' }] })));
   if (stopReplication) await handle.signal(MESSAGE.stopReplication, { reason: 'pgtransit pg --stop-replication' });
-}
-
-/** Runs `work` while this process carries out the steps of the migration. */
-async function servedHere<T>(
-  { id, options, session, log, secrets }: PgMigration,
-  work: (signal: AbortSignal) => Promise<T>,
-): Promise<T | 'interrupted'> {
-  const { connection, target } = session;
-  const attributes = await ensureSearchAttributes(connection, target.namespace);
-  const deps = createDeps(process.env, { searchAttributes: attributes.registered, secrets });
-  const { source, target: to, sourceForTarget } = options.servers;
-  const local: Readonly<Record<string, string>> = {
-    'local:source': source.text,
-    'local:target': to.text,
-    'local:source-for-target': (sourceForTarget ?? source).text,
-  };
-  const stop = new AbortController();
-  const serving = runWorker({
-    connection,
-    namespace: target.namespace,
-    taskQueue: id,
-    deps: { ...deps, endpoint: (reference, ...rest) => deps.endpoint(local[reference] ?? reference, ...rest) },
-    workflowBundlePath: workflowBundlePath(),
-    signal: stop.signal,
-    log,
-  });
-  try {
-    return await Promise.race([whileNotInterrupted(work), serving.then(() => 'interrupted' as const)]);
-  } finally {
-    stop.abort();
-    await serving.catch((error: unknown) => log.warn({ error }, 'The worker did not end well'));
-  }
-}
-
-async function whileNotInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T | 'interrupted'> {
-  const signal = interruption(() => say('Stopping. (Ctrl-C once more ends this process at once.)'));
-  const interrupted = new Promise<'interrupted'>((resolve) =>
-    signal.addEventListener('abort', () => resolve('interrupted'), { once: true }),
-  );
-  return Promise.race([work(signal), interrupted]);
 }
 
 async function detach(session: TemporalSession, id: string, options: PgOptions): Promise<number> {

@@ -3,8 +3,15 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { packageRoot } from '../package-root.ts';
 import type { Secrets } from '../temporal/secrets.ts';
+import { cancelCommand } from './cancel.ts';
 import { completionCommand } from './completion.ts';
+import { listCommand } from './list.ts';
 import { pgCommand } from './pg.ts';
+import { reportCommand } from './report.ts';
+import { resolveCommand } from './resolve.ts';
+import { statusCommand } from './status.ts';
+import { stopCommand } from './stop.ts';
+import { watchCommand } from './watch.ts';
 import { workerCommand } from './worker.ts';
 
 const HELP = `
@@ -36,6 +43,16 @@ export function buildProgram(secrets: Secrets): Command {
     }
   };
   add('To migrate:', pgCommand(secrets));
+  const migrations = [
+    statusCommand,
+    watchCommand,
+    stopCommand,
+    resolveCommand,
+    cancelCommand,
+    listCommand,
+    reportCommand,
+  ];
+  add('For migrations that there are:', ...migrations.map((command) => command(secrets)));
   add('For platforms:', workerCommand(secrets));
   add(OTHERS, completionCommand(program));
   return program.showHelpAfterError('Run `pgtransit --help` for what there is.');

@@ -9,6 +9,7 @@ import type { TemporalTarget } from './connection.ts';
 import { configuredTarget, connectToTemporal } from './connection.ts';
 import { NAMESPACE } from './dev-server.ts';
 import { joinLocalServer } from './local-server.ts';
+import { hasDiedHere, isOnThisHost } from './worker-identity.ts';
 
 /** A Temporal server to start migrations on and to ask about them: a configured one, or our own. */
 export interface TemporalSession {
@@ -66,11 +67,12 @@ export const workflowBundlePath = (): string => join(packageRoot(), 'dist', 'wor
  * which carries out no steps: it knows the workflows, but none of the servers.
  */
 export async function withQueries<T>(
-  { connection, target }: Pick<TemporalSession, 'connection' | 'target'>,
+  session: Pick<TemporalSession, 'connection' | 'target'>,
   taskQueue: string,
   work: () => Promise<T>,
 ): Promise<T> {
-  if (await isPolled(connection, target.namespace, taskQueue)) return work();
+  if (await isPolled(session, taskQueue, 'workflows')) return work();
+  const { connection, target } = session;
   const worker = await Worker.create({
     connection,
     namespace: target.namespace,
@@ -82,13 +84,23 @@ export async function withQueries<T>(
   return worker.runUntil(work);
 }
 
-async function isPolled(connection: NativeConnection, namespace: string, taskQueue: string): Promise<boolean> {
+const { TASK_QUEUE_TYPE_WORKFLOW, TASK_QUEUE_TYPE_ACTIVITY } = proto.temporal.api.enums.v1.TaskQueueType;
+
+/** Whether some worker asks for the workflows of a task queue, or for its steps. */
+export async function isPolled(
+  { connection, target }: Pick<TemporalSession, 'connection' | 'target'>,
+  taskQueue: string,
+  what: 'workflows' | 'steps',
+): Promise<boolean> {
   const { pollers } = await connection.workflowService.describeTaskQueue({
-    namespace,
+    namespace: target.namespace,
     taskQueue: { name: taskQueue },
-    taskQueueType: proto.temporal.api.enums.v1.TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+    taskQueueType: what === 'workflows' ? TASK_QUEUE_TYPE_WORKFLOW : TASK_QUEUE_TYPE_ACTIVITY,
   });
-  // A poller that died is listed for five minutes; one that lives polls again at least every minute.
-  const newest = Math.max(0, ...pollers.map(({ lastAccessTime }) => Number(lastAccessTime?.seconds ?? 0) * 1000));
-  return Date.now() - newest < LIMITS.pollerAliveMs;
+  // A poller that ended is listed for five minutes; one that lives polls again at least every minute.
+  const alive = ({ identity, lastAccessTime }: proto.temporal.api.taskqueue.v1.IPollerInfo) =>
+    isOnThisHost(identity ?? '')
+      ? !hasDiedHere(identity ?? '')
+      : Date.now() - Number(lastAccessTime?.seconds ?? 0) * 1000 < LIMITS.pollerAliveMs;
+  return pollers.some(alive);
 }

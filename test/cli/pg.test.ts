@@ -132,7 +132,18 @@ describe('pgtransit pg without a Temporal server', { timeout: PATIENCE_MS }, () 
     const finished = new Map<string, string>();
     for (let kill = 0; kill < 10; kill += 1) {
       const command = await pg('killed', '--stop-replication', '--fence');
-      const ended = await Promise.race([command.exitCode, delay(1_500 + kill * 350, 'still runs')]);
+      // Somewhere in each phase, and once when a table is surely finished.
+      const moment = async () => {
+        if (kill === 3)
+          await eventually(
+            () => finishedUnits('killed'),
+            (units) => units.length > 0,
+            60_000,
+          );
+        else await delay(1_500 + kill * 350);
+        return 'still runs';
+      };
+      const ended = await Promise.race([command.exitCode, moment()]);
       if (ended !== 'still runs') break;
       command.kill('SIGKILL');
       await command.exitCode;

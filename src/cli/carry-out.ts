@@ -1,0 +1,93 @@
+import process from 'node:process';
+import type { Command } from 'commander';
+import type { Logger } from 'pino';
+import type { ClusterProgress } from '../domain/progress.ts';
+import { hasEnded } from '../domain/phase.ts';
+import type { Secrets } from '../temporal/secrets.ts';
+import type { TemporalSession } from '../temporal/session.ts';
+import { isPolled, withQueries } from '../temporal/session.ts';
+import { answerOf, deliver, INTERRUPTED } from './answer.ts';
+import type { SessionFlags } from './command-session.ts';
+import { withTemporal } from './command-session.ts';
+import { follow } from './follow.ts';
+import { selectMigration } from './migrations.ts';
+import { releaseOrphanedSteps } from './orphans.ts';
+import { readServers } from './pg-servers.ts';
+import { servedHere, whileNotInterrupted } from './serve.ts';
+import { progressOutput } from './view/output.ts';
+
+export interface OrderFlags extends SessionFlags {
+  source?: string;
+  target?: string;
+  sourceForTarget?: string;
+}
+
+/** A command that gives a migration an order, and then follows what comes of it. */
+export const orderOptions = (command: Command): Command =>
+  command
+    .argument('[id]', 'workflow id of the migration (default: the only open one)')
+    .option(
+      '-s, --source <uri>',
+      'source server, when no other process carries the migration out (else SOURCE_SERVICE_URI)',
+    )
+    .option('-t, --target <uri>', 'target server, likewise (else TARGET_SERVICE_URI)')
+    .option('--source-for-target <uri>', 'how the target server reaches the source, as it was given to `pg`');
+
+/**
+ * Gives the order, then follows the migration until there is nothing more to wait for. A migration that no process
+ * serves is served by this one where it is told the servers; else the order is kept, and this says so.
+ */
+export function carryOut(
+  id: string | undefined,
+  flags: OrderFlags,
+  secrets: Secrets,
+  order: (session: TemporalSession, id: string) => Promise<string>,
+): Promise<void> {
+  return withTemporal(flags, secrets, async (session, log) => {
+    const migration = await selectMigration(session.client, id);
+    if (migration.closedAt !== null) throw new Error(`${migration.id} has ended; \`pgtransit report\` shows how.`);
+    const isServed = await isPolled(session, migration.taskQueue, 'steps');
+    const watch = async (signal: AbortSignal) => {
+      process.stderr.write(`${await order(session, migration.id)}\n`);
+      const handle = session.client.workflow.getHandle(migration.id);
+      return follow(session.client, handle, { output: progressOutput(process.stderr), signal, settled });
+    };
+    if (isServed) return finish(migration.id, flags, await whileNotInterrupted(watch));
+    if (migration.taskQueue === migration.id && knowsServers(flags))
+      return finish(migration.id, flags, await serve(session, migration.id, flags, secrets, log, watch));
+    const said = await withQueries(session, migration.taskQueue, () => order(session, migration.id));
+    process.stdout.write(`${said}\nNobody carries this migration out now, so nothing happens yet. ${HOW}\n`);
+    return 0;
+  });
+}
+
+const HOW =
+  'Run the `pgtransit pg` command that started it once more, or this command with -s and -t (or SOURCE_SERVICE_URI and ' +
+  'TARGET_SERVICE_URI); one that was started for other workers needs one of those.';
+
+const knowsServers = (flags: OrderFlags): boolean =>
+  Boolean(flags.source ?? process.env['SOURCE_SERVICE_URI']) &&
+  Boolean(flags.target ?? process.env['TARGET_SERVICE_URI']);
+
+async function serve<T>(
+  session: TemporalSession,
+  id: string,
+  flags: OrderFlags,
+  secrets: Secrets,
+  log: Logger,
+  watch: (signal: AbortSignal) => Promise<T>,
+): Promise<T | 'interrupted'> {
+  const service = { session, taskQueue: id, servers: readServers(flags, process.env), log, secrets };
+  await releaseOrphanedSteps(session.client, id);
+  return servedHere(service, watch);
+}
+
+function finish(id: string, { json = false }: OrderFlags, followed: Awaited<ReturnType<typeof follow>>): number {
+  if (followed === 'interrupted') return INTERRUPTED;
+  const answer = 'ended' in followed ? answerOf.outcome(id, followed.ended) : answerOf.progress(id, followed.settled);
+  return deliver(answer, { json, reportFile: null });
+}
+
+const settled = ({ databases }: ClusterProgress): boolean =>
+  databases.some(({ phase }) => !hasEnded(phase)) &&
+  databases.every(({ phase, answers }) => hasEnded(phase) || answers.length > 0 || phase === 'streaming');

@@ -1,0 +1,36 @@
+import type { Command } from 'commander';
+import { MESSAGE } from '../contract.ts';
+import type { ClusterProgress } from '../domain/progress.ts';
+import type { Secrets } from '../temporal/secrets.ts';
+import type { TemporalSession } from '../temporal/session.ts';
+import { withQueries } from '../temporal/session.ts';
+import type { SessionFlags } from './command-session.ts';
+import { print, sessionCommand, withTemporal } from './command-session.ts';
+import type { FoundMigration } from './migrations.ts';
+import { listMigrations, selectMigration } from './migrations.ts';
+import { progressLine } from './view/progress.ts';
+import { plain } from './view/text.ts';
+
+export const statusCommand = (secrets: Secrets): Command =>
+  sessionCommand('status', 'how far a migration is; without an id, every open one')
+    .argument('[id]', 'workflow id of the migration')
+    .action((id: string | undefined, flags: SessionFlags) =>
+      withTemporal(flags, secrets, async (session) => {
+        const { client } = session;
+        const found = id === undefined ? await listMigrations(client, true) : [await selectMigration(client, id)];
+        const all = await Promise.all(found.map((migration) => progressOf(session, migration)));
+        const text = all.length === 0 ? 'No migration is open.' : all.map(render).join('\n\n');
+        print(flags, text, all);
+        return 0;
+      }),
+    );
+
+const progressOf = (session: TemporalSession, { id, taskQueue }: FoundMigration): Promise<ClusterProgress> =>
+  withQueries(session, taskQueue, () => session.client.workflow.getHandle(id).query<ClusterProgress>(MESSAGE.progress));
+
+const render = ({ id, phase, measuredAt, attention, databases }: ClusterProgress): string =>
+  [
+    `${plain(id)}: ${phase}, as measured at ${measuredAt}`,
+    ...databases.map((database) => `  ${progressLine(database)}`),
+    ...(attention === null ? [] : [`Needs you; answer with \`pgtransit resolve\`: ${plain(attention)}`]),
+  ].join('\n');

@@ -1,0 +1,32 @@
+import type { Command } from 'commander';
+import { setTimeout as delay } from 'node:timers/promises';
+import { MESSAGE } from '../contract.ts';
+import { LIMITS } from '../domain/limits.ts';
+import type { Secrets } from '../temporal/secrets.ts';
+import type { OrderFlags } from './carry-out.ts';
+import { carryOut, orderOptions } from './carry-out.ts';
+import { sessionCommand } from './command-session.ts';
+import { collect, splitNames } from './name-list.ts';
+
+const HELP = `
+Stop the application's writes first, unless the migration was started with --fence. What is written to the source after
+the end of the replication stays there; the report says how much it was.
+
+Example:
+  pgtransit stop pgtransit-0123456789ab --databases shop`;
+
+export const stopCommand = (secrets: Secrets): Command =>
+  orderOptions(sessionCommand('stop', 'cut over: wait until the target has everything, then end the replication'))
+    .option('--databases <names>', 'only these, separated by commas', collect(splitNames, '--databases'))
+    .option('--reason <text>', 'for the history')
+    .addHelpText('after', HELP)
+    .action((id: string | undefined, flags: OrderFlags & { databases?: string[]; reason?: string }) =>
+      carryOut(id, flags, secrets, async ({ client }, migration) => {
+        const { databases, reason } = flags;
+        const request = { ...(databases && { databases }), ...(reason && { reason }) };
+        await client.workflow.getHandle(migration).executeUpdate(MESSAGE.stopReplication, { args: [request] });
+        // The children are told by signals; until they are, they still seem to stream for good.
+        await delay(LIMITS.followMs);
+        return `${migration} is told to stop.`;
+      }),
+    );
