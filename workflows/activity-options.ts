@@ -13,8 +13,11 @@ type Kind = 'validation' | 'probe' | 'change' | 'lane' | 'keeper' | 'cleanup';
 const patient = { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '30 seconds' } as const;
 
 const KINDS = {
-  // The operator is looking at the terminal: say soon what is wrong. A worker that is restarted uses up an attempt.
-  validation: { startToCloseTimeout: '5 minutes', retry: { ...patient, maximumAttempts: 5 } },
+  // The operator is looking at the terminal: say within a minute what is wrong. Each worker that dies uses up an attempt.
+  validation: {
+    startToCloseTimeout: '5 minutes',
+    retry: { ...patient, maximumInterval: '5 seconds', maximumAttempts: 10 },
+  },
   // Only a look for people; the next one comes by itself.
   probe: { startToCloseTimeout: '1 minute', retry: { maximumAttempts: 1 } },
   change: { startToCloseTimeout: '12 hours', retry: patient },

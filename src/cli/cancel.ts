@@ -15,11 +15,17 @@ export const cancelCommand = (secrets: Secrets): Command =>
     .option('--yes', 'do not ask')
     .addHelpText('after', `\n${WHAT}`)
     .action((id: string | undefined, flags: OrderFlags & { yes?: boolean }) =>
-      carryOut(id, flags, secrets, async ({ client }, migration) => {
-        if (flags.yes !== true) await confirm(`Cancel ${migration}? ${WHAT}`);
-        await client.workflow.getHandle(migration).cancel();
-        return `${migration} is told to undo everything.`;
-      }),
+      carryOut(
+        id,
+        flags,
+        secrets,
+        async ({ client }, migration) => {
+          if (flags.yes !== true) await confirm(`Cancel ${migration}? ${WHAT}`);
+          await client.workflow.getHandle(migration).cancel();
+          return `${migration} is told to undo everything.`;
+        },
+        'cancelled',
+      ),
     );
 
 async function confirm(question: string): Promise<void> {

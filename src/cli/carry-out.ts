@@ -10,6 +10,7 @@ import { answerOf, deliver, INTERRUPTED } from './answer.ts';
 import type { SessionFlags } from './command-session.ts';
 import { withTemporal } from './command-session.ts';
 import { follow } from './follow.ts';
+import type { Outcome } from './outcome.ts';
 import { selectMigration } from './migrations.ts';
 import { releaseOrphanedSteps } from './orphans.ts';
 import { readServers } from './pg-servers.ts';
@@ -35,13 +36,15 @@ export const orderOptions = (command: Command): Command =>
 
 /**
  * Gives the order, then follows the migration until there is nothing more to wait for. A migration that no process
- * serves is served by this one where it is told the servers; else the order is kept, and this says so.
+ * serves is served by this one where it is told the servers; else the order is kept, and this says so. `wanted`: the end
+ * that the order is for.
  */
 export function carryOut(
   id: string | undefined,
   flags: OrderFlags,
   secrets: Secrets,
   order: (session: TemporalSession, id: string) => Promise<string>,
+  wanted: Outcome['status'] = 'done',
 ): Promise<void> {
   return withTemporal(flags, secrets, async (session, log) => {
     const migration = await selectMigration(session.client, id);
@@ -52,9 +55,9 @@ export function carryOut(
       const handle = session.client.workflow.getHandle(migration.id);
       return follow(session.client, handle, { output: progressOutput(process.stderr), signal, settled });
     };
-    if (isServed) return finish(migration.id, flags, await whileNotInterrupted(watch));
+    if (isServed) return finish(migration.id, flags, await whileNotInterrupted(watch), wanted);
     if (migration.taskQueue === migration.id && knowsServers(flags))
-      return finish(migration.id, flags, await serve(session, migration.id, flags, secrets, log, watch));
+      return finish(migration.id, flags, await serve(session, migration.id, flags, secrets, log, watch), wanted);
     const said = await withQueries(session, migration.taskQueue, () => order(session, migration.id));
     process.stdout.write(`${said}\nNobody carries this migration out now, so nothing happens yet. ${HOW}\n`);
     return 0;
@@ -82,10 +85,16 @@ async function serve<T>(
   return servedHere(service, watch);
 }
 
-function finish(id: string, { json = false }: OrderFlags, followed: Awaited<ReturnType<typeof follow>>): number {
+function finish(
+  id: string,
+  { json = false }: OrderFlags,
+  followed: Awaited<ReturnType<typeof follow>>,
+  wanted: Outcome['status'],
+): number {
   if (followed === 'interrupted') return INTERRUPTED;
-  const answer = 'ended' in followed ? answerOf.outcome(id, followed.ended) : answerOf.progress(id, followed.settled);
-  return deliver(answer, { json, reportFile: null });
+  if (!('ended' in followed)) return deliver(answerOf.progress(id, followed.settled), { json, reportFile: null });
+  const exitCode = deliver(answerOf.outcome(id, followed.ended), { json, reportFile: null });
+  return followed.ended.status === wanted ? 0 : exitCode;
 }
 
 const settled = ({ databases }: ClusterProgress): boolean =>

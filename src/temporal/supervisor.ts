@@ -47,9 +47,9 @@ export async function supervise(stateDir: string): Promise<void> {
   } catch {
     return; // another one was first, and serves all
   }
-  const say = (news: Welcome) => {
+  const say = (news: Welcome | null) => {
     welcome = news;
-    for (const guest of guests) greet(guest);
+    if (news !== null) for (const guest of guests) greet(guest);
   };
   try {
     await serve(stateDir, () => guests.size > 0, say);
@@ -62,7 +62,8 @@ export async function supervise(stateDir: string): Promise<void> {
   lobby.close();
 }
 
-async function serve(stateDir: string, isWanted: () => boolean, say: (news: Welcome) => void): Promise<void> {
+/** `say(null)`: whoever comes from now on waits for the next supervisor. */
+async function serve(stateDir: string, isWanted: () => boolean, say: (news: Welcome | null) => void): Promise<void> {
   const cli = temporalCliPath();
   const version = await cliVersion(cli);
   const before = readServerState(stateDir);
@@ -86,6 +87,7 @@ async function serve(stateDir: string, isWanted: () => boolean, say: (news: Welc
     idleSince = isWanted() ? null : (idleSince ?? Date.now());
     if (idleSince !== null && Date.now() - idleSince > LIMITS.serverIdleMs) break;
   }
+  say(null);
   const open = await openMigrations(server.address).catch(() => null);
   await end(server);
   writeServerState(stateDir, { cliVersion: version, ...ports, pid: 0, started: null, open });

@@ -2,6 +2,7 @@ import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { afterEach, describe, expect, test } from 'vitest';
 import { projectRoot } from '../../lab/tools.ts';
@@ -80,6 +81,18 @@ describe('the local Temporal server', { timeout: 60_000 }, () => {
     const again = await enter(directory);
     expect(again).toMatchObject({ address: one.address, webUi: one.webUi });
     expect(await openMigrations(again.address)).toEqual(['kept']);
+  });
+
+  test('can be joined at any moment while the server before it ends', async () => {
+    const directory = newStateDir();
+    const first = await enter(directory);
+    for (const wait of [2_600, 3_000, 3_300]) {
+      joined.pop()?.leave();
+      await delay(wait);
+      const next = await enter(directory);
+      expect(next.address).toBe(first.address);
+      expect(await openMigrations(next.address)).toEqual([]);
+    }
   });
 
   test('goes on at the same address when it or its supervisor is killed', async () => {

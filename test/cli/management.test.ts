@@ -1,0 +1,132 @@
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from 'vitest';
+import { own } from '../../lab/processes.ts';
+import type { PostgresServer } from '../../lab/postgres-server.ts';
+import { startPostgres } from '../../lab/postgres-server.ts';
+import { HOLD_SCHEMA, holdAt } from '../support/hold.ts';
+import { expectEqual, leftovers } from '../support/live-migration.ts';
+import type { RunningCommand } from './command.ts';
+import { pgtransit } from './command.ts';
+
+let source: PostgresServer;
+let target: PostgresServer;
+
+beforeAll(async () => {
+  [source, target] = await Promise.all([
+    startPostgres({ major: 17, auth: 'scram-sha-256', password: 'hush-source' }),
+    startPostgres({ major: 18, auth: 'scram-sha-256', password: 'hush-target' }),
+  ]);
+}, 60_000);
+
+afterAll(() => Promise.all([source.remove(), target.remove()]));
+
+let home: string;
+const running: RunningCommand[] = [];
+
+beforeEach(() => {
+  home = mkdtempSync(join(tmpdir(), 'pgtransit-home-'));
+  own({ remove: [home] });
+});
+
+afterEach(() => {
+  for (const command of running.splice(0)) command.kill('SIGKILL');
+});
+
+const uris = () => ({ SOURCE_SERVICE_URI: source.uri('postgres'), TARGET_SERVICE_URI: target.uri('postgres') });
+
+/** Runs a command to its end. */
+async function run(args: string[], env: NodeJS.ProcessEnv = {}) {
+  const command = pgtransit(args, { HOME: home, ...env });
+  running.push(command);
+  const code = await command.exitCode;
+  return { code, stdout: command.stdout, stderr: command.stderr };
+}
+
+async function prepare(database: string): Promise<string[]> {
+  const others = await source.psql('postgres', 'SELECT datname FROM pg_database WHERE NOT datistemplate');
+  await source.psql('postgres', `CREATE DATABASE ${database}`);
+  await source.psql(database, HOLD_SCHEMA);
+  return ['pg', '-f', others.split('\n').join(',')];
+}
+
+describe('commands about a migration that this machine carries out', { timeout: 120_000 }, () => {
+  test('status, list, stop and report', async () => {
+    const command = await prepare('managed');
+    expect((await run(['status'])).stdout).toBe('No migration is open.\n');
+    expect(await run(command, uris())).toMatchObject({ code: 0 });
+    const status = await run(['status', '--json']);
+    expect(JSON.parse(status.stdout)).toMatchObject([{ phase: 'streaming', databases: [{ database: 'managed' }] }]);
+    expect((await run(['list'])).stdout).toMatch(/pgtransit-[0-9a-f]{12} +running/);
+
+    const kept = await run(['stop', '--reason', 'a test']);
+    expect(kept).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('Nobody carries this migration out') as string,
+    });
+    const stopped = await run(['stop'], uris());
+    expect(stopped).toMatchObject({ code: 0, stdout: expect.stringMatching(/managed +replication +done/) as string });
+    await expectEqual(source, target, ['managed']);
+    expect(await leftovers(source, target, ['managed'])).toEqual([]);
+
+    expect((await run(['report', '--json'])).stdout).toContain('"status": "done"');
+    expect(await run(['stop'])).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('No migration is open') as string,
+    });
+    expect((await run(['report', 'nonesuch'])).stderr).toContain('There is no migration nonesuch');
+  });
+
+  test('cancel undoes what an interrupted command left', async () => {
+    const command = await prepare('cancelled');
+    await target.psql('postgres', 'CREATE DATABASE cancelled');
+    const hold = await holdAt(target, 'cancelled', 'copy');
+    const first = pgtransit(command, { HOME: home, ...uris() });
+    running.push(first);
+    await hold.reached();
+    first.kill('SIGINT');
+    expect(await first.exitCode).toBe(130);
+    await hold.release();
+    expect(await run(['cancel'], uris())).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('--yes') as string,
+    });
+    const cancelled = await run(['cancel', '--yes'], uris());
+    expect(cancelled).toMatchObject({ code: 0, stdout: expect.stringMatching(/: cancelled$/m) as string });
+    expect(await leftovers(source, target, ['cancelled'])).toEqual([]);
+  });
+});
+
+describe('with a Temporal server of somebody', { timeout: 120_000 }, () => {
+  test('pg carries a migration out in its own process, passwords and all', async () => {
+    const command = await prepare('configured');
+    const env = { ...uris(), TEMPORAL_ADDRESS: inject('temporalAddress') };
+    const ended = await run([...command, '--stop-replication'], env);
+    expect(ended, ended.stderr).toMatchObject({ code: 0 });
+    expect(ended.stderr).not.toContain('Web UI');
+    await expectEqual(source, target, ['configured']);
+  });
+
+  test('--detach leaves it to the workers there, and takes no password along', async () => {
+    const command = await prepare('detached');
+    const taskQueue = `detached-${process.pid}`;
+    const env = { TEMPORAL_ADDRESS: inject('temporalAddress'), PGTRANSIT_TASK_QUEUE: taskQueue };
+    const flags = ['-s', source.uri('postgres'), '-t', target.uri('postgres'), '--detach', '--stop-replication'];
+    expect(await run([...command, ...flags], env)).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('A connection string holds a password') as string,
+    });
+    const started = await run([...command, '--detach', '--stop-replication'], { ...env, ...uris() });
+    expect(started).toMatchObject({ code: 0, stderr: expect.stringContaining(taskQueue) as string });
+    const id = /pgtransit-[0-9a-f]{12}/.exec(started.stderr)?.[0] ?? '';
+    const worker = pgtransit(['worker'], { HOME: home, ...env, ...uris() });
+    running.push(worker);
+    const watched = await run(['watch', id], env);
+    expect(watched, watched.stderr).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining(`${id}: done`) as string,
+    });
+    await expectEqual(source, target, ['detached']);
+  });
+});
