@@ -10,7 +10,7 @@ export const LIMITS = {
   connectMs: 10_000,
   /** One check of validation; a catalog query that takes longer is waiting for something. It is `unknown` then. */
   checkTimeoutMs: 20_000,
-  /** How long the target server may try to reach the source; several hosts must fit into the check's time. */
+  /** How long the target server may try to reach each host of the source. */
   targetConnectSeconds: 5,
   /** How fast a copy is taken to be when its time is estimated: a slow network. Over loopback it was 90 MB/s. */
   assumedCopyBytesPerSecond: 20 * 1024 * 1024,

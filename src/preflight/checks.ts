@@ -1,14 +1,20 @@
 import type { Check } from './check.ts';
 import * as connections from './connections.ts';
+import * as disk from './disk.ts';
 import * as extensions from './extensions.ts';
+import * as filters from './filters.ts';
 import * as leftovers from './leftovers.ts';
 import * as locale from './locale.ts';
 import * as objects from './objects.ts';
 import * as privileges from './privileges.ts';
+import * as reach from './reach.ts';
 import * as identity from './replica-identity.ts';
 import * as reproducible from './reproducible.ts';
+import * as roles from './roles.ts';
+import * as slots from './slot-limits.ts';
 import * as settings from './source-settings.ts';
 import * as target from './target.ts';
+import * as timeouts from './timeouts.ts';
 
 const cluster = { level: 'cluster' } as const;
 const database = { level: 'database' } as const;
@@ -32,6 +38,8 @@ export const CHECKS: readonly Check[] = [
   { ...cluster, code: 'same-system-identifier', ...warning, ...onTarget, ...always, title: 'comparing the system identifiers', run: connections.sameSystemIdentifier },
   { ...cluster, code: 'pooler', ...error, ...onSource, ...always, title: 'looking for a connection pooler', run: connections.sourcePooler },
   { ...cluster, code: 'pooler', ...error, ...onTarget, ...always, title: 'looking for a connection pooler', run: connections.targetPooler },
+  { ...cluster, code: 'several-servers', ...error, ...onSource, ...always, title: 'comparing several connections', run: connections.sourceServers },
+  { ...cluster, code: 'several-servers', ...error, ...onTarget, ...always, title: 'comparing several connections', run: connections.targetServers },
   { ...cluster, code: 'source-version', ...error, ...onSource, ...always, title: 'reading the version', run: connections.sourceVersion },
   { ...cluster, code: 'target-older', ...error, ...onTarget, ...always, title: 'comparing the versions', run: connections.targetVersion },
   { ...cluster, code: 'program-missing', ...error, ...onTarget, ...always, title: 'looking for the client programs', run: connections.programs },
@@ -40,6 +48,11 @@ export const CHECKS: readonly Check[] = [
   { ...cluster, code: 'size-limit', ...error, ...onSource, ...copy, title: 'adding up the sizes', run: target.sizeLimit },
   { ...cluster, code: 'create-database', ...error, ...onTarget, ...always, title: 'reading what our role may do', run: privileges.createDatabases },
   { ...cluster, code: 'create-role', ...warning, ...onTarget, ...always, title: 'reading what our role may do', run: privileges.createRoles },
+  { ...cluster, code: 'role-attribute', ...warning, ...onTarget, ...always, title: 'comparing the attributes of the roles', run: roles.roleAttributes },
+  { ...cluster, code: 'reserved-superuser', ...error, ...onTarget, ...always, title: 'looking for superusers that the target forbids', run: roles.gatekeeper },
+  { ...cluster, code: 'standby-conflict', ...warning, ...onSource, ...copy, title: 'reading what ends queries on a standby', run: connections.standbyConflicts },
+  { ...cluster, code: 'target-disk', ...warning, ...onTarget, ...copy, title: 'reading the free space of its disk', run: disk.targetDisk },
+  { ...cluster, code: 'target-tuning', ...info, ...onTarget, ...copy, title: 'reading how it is tuned', run: disk.targetTuning },
   { ...cluster, code: 'prepared-transaction', ...error, ...onSource, ...copy, ...cheap, title: 'looking for prepared transactions', run: settings.preparedTransactions },
 
   { ...cluster, code: 'source-in-recovery', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'asking whether the server is a standby', run: connections.sourceInRecovery },
@@ -51,7 +64,9 @@ export const CHECKS: readonly Check[] = [
   { ...cluster, code: 'wal-senders', ...error, ...onSource, ...replication, ...cheap, title: 'counting free WAL senders', run: settings.freeWalSenders },
   { ...cluster, code: 'apply-workers', ...error, ...onTarget, ...replication, title: 'counting free apply workers', run: target.applyWorkers },
   { ...cluster, code: 'long-transaction', ...warning, ...onSource, ...replication, title: 'looking for long transactions', run: settings.longTransactions },
-  { ...cluster, code: 'slot-limit', ...warning, ...onSource, ...replication, title: 'reading what limits a slot', run: settings.slotLimits },
+  { ...cluster, code: 'slot-limit', ...warning, ...onSource, ...replication, title: 'reading what limits a slot', run: slots.slotLimits },
+  { ...cluster, code: 'source-disk', ...warning, ...onSource, ...replication, title: 'estimating the WAL of the copy', run: disk.sourceDisk },
+  { ...cluster, code: 'sender-timeout', ...warning, ...onSource, ...replication, title: 'reading wal_sender_timeout', run: settings.walSenderTimeout },
   { ...cluster, code: 'outdated-minor', ...warning, ...onSource, ...replication, title: 'reading the version', run: connections.outdatedMinor },
 
   { ...database, code: 'leftovers', ...error, ...onSource, ...always, ...cheap, title: 'looking for what an earlier migration left', run: leftovers.sourceLeftovers },
@@ -59,9 +74,15 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'target-database-missing', ...error, ...onTarget, ...always, ...cheap, title: 'looking for the database', run: target.targetMissing },
   { ...database, code: 'target-not-empty', ...error, ...onTarget, ...always, ...cheap, title: 'looking for objects in the database', run: target.targetNotEmpty },
   { ...database, code: 'target-differs', ...warning, ...onTarget, ...always, title: 'comparing encoding and locale', run: target.targetDifferences },
-  { ...database, code: 'target-subscription', ...warning, ...onTarget, ...always, title: 'looking for other subscriptions', run: target.targetSubscriptions },
+  { ...database, code: 'target-subscription', ...error, ...onTarget, ...always, title: 'looking for other subscriptions', run: target.targetSubscriptions },
+  { ...database, code: 'target-event-trigger', ...warning, ...onTarget, ...always, title: 'looking for event triggers', run: target.targetEventTriggers },
   { ...database, code: 'target-create', ...error, ...onTarget, ...always, title: 'reading privileges', run: privileges.createInTarget },
-  { ...database, code: 'filter-matches-nothing', ...error, ...onSource, ...always, title: 'looking for the tables of the filter', run: objects.tableFilters },
+  { ...database, code: 'filter-matches-nothing', ...error, ...onSource, ...always, title: 'looking for the tables of the filter', run: filters.tableFilters },
+  { ...database, code: 'filter-partitioned', ...info, ...onSource, ...always, title: 'looking for partitioned tables of the filter', run: filters.partitionedFilters },
+
+  { ...database, code: 'source-for-target', ...error, ...onTarget, ...replication, ...cheap, title: 'trying whether the target reaches the source', run: reach.sourceForTarget },
+  { ...database, code: 'timeout-setting', ...info, ...onSource, ...always, title: 'reading what ends sessions', run: timeouts.sourceTimeouts },
+  { ...database, code: 'timeout-setting', ...info, ...onTarget, ...always, title: 'reading what ends sessions', run: timeouts.targetTimeouts },
 
   { ...database, code: 'schema-usage', ...error, ...onSource, ...always, title: 'reading privileges', run: privileges.schemaUsage },
   { ...database, code: 'table-select', ...error, ...onSource, ...always, title: 'reading privileges', run: privileges.tableSelect },
@@ -80,6 +101,8 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'extension', ...error, ...onTarget, ...always, title: 'comparing extensions', run: extensions.extensions },
   { ...database, code: 'language', ...error, ...onTarget, ...always, title: 'comparing languages', run: extensions.languages },
   { ...database, code: 'locale', ...error, ...onTarget, ...always, title: 'trying the locales', run: locale.locales },
+  { ...database, code: 'collation-version', ...warning, ...onTarget, ...copy, title: 'comparing the versions of the collations', run: locale.collationVersions },
+  { ...database, code: 'object-owner', ...warning, ...onTarget, ...always, title: 'asking who may own objects', run: roles.owners },
   { ...database, code: 'tablespace', ...warning, ...onTarget, ...always, title: 'comparing tablespaces', run: target.missingTablespaces },
   { ...database, code: 'wraparound', ...warning, ...onSource, ...copy, title: 'reading the age of transaction ids', run: settings.wraparound },
   { ...database, code: 'connection-limit', ...error, ...onSource, ...copy, title: 'reading connection limits', run: settings.connectionLimit },
@@ -89,7 +112,7 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'generated-differs', ...error, ...onSource, ...copy, title: 'computing generated columns', run: reproducible.generatedColumns },
   { ...database, code: 'index-not-rebuildable', ...error, ...onSource, ...copy, title: 'computing expression indexes', run: reproducible.expressionIndexes },
   { ...database, code: 'foreign-key-disabled', ...warning, ...onSource, ...copy, title: 'looking for disabled foreign keys', run: reproducible.disabledForeignKeys },
-  { ...database, code: 'foreign-key-excluded', ...warning, ...onSource, ...copy, title: 'looking for foreign keys to excluded tables', run: objects.keysToExcluded },
+  { ...database, code: 'foreign-key-excluded', ...warning, ...onSource, ...copy, title: 'looking for foreign keys to excluded tables', run: filters.keysToExcluded },
   { ...database, code: 'matview-not-refreshable', ...error, ...onSource, ...copy, title: 'computing materialized views', run: reproducible.materializedViews },
 
   { ...database, code: 'invalid-index', ...warning, ...onSource, ...always, title: 'looking for invalid indexes', run: objects.invalidIndexes },
@@ -102,5 +125,7 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'large-object', ...warning, ...onSource, ...copy, title: 'counting large objects', run: objects.largeObjects },
   { ...database, code: 'foreign-table', ...info, ...onSource, ...copy, title: 'looking for foreign tables', run: objects.foreignTables },
   { ...database, code: 'event-trigger', ...info, ...onSource, ...always, title: 'looking for event triggers', run: objects.eventTriggers },
-  { ...database, code: 'all-tables-publication', ...info, ...onSource, ...always, title: 'looking for publications of all tables', run: objects.allTablesPublications },
+  { ...database, code: 'all-tables-publication', ...warning, ...onSource, ...always, title: 'looking for publications of all tables', run: objects.allTablesPublications },
+  { ...database, code: 'temporary-table', ...info, ...onSource, ...copy, title: 'counting temporary tables', run: objects.temporaryTables },
+  { ...database, code: 'name-case', ...info, ...onSource, ...always, title: 'looking for names that differ by case', run: objects.namesByCase },
 ];

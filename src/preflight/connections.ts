@@ -1,4 +1,5 @@
 import type { Session } from '../postgres/connection.ts';
+import { connect } from '../postgres/connection.ts';
 import { findProgram } from '../postgres/programs.ts';
 import { MigrationError } from '../domain/failure.ts';
 import type { ClusterContext, Seen } from './check.ts';
@@ -52,6 +53,57 @@ export async function pooler(session: Session): Promise<Seen[]> {
   ];
 }
 
+export const sourceServers = ({ source }: ClusterContext): Promise<Seen[]> => severalServers(source);
+export const targetServers = ({ target }: ClusterContext): Promise<Seen[]> => severalServers(target);
+
+const CONNECTIONS_COMPARED = 3;
+
+/** A load balancer, or a DNS name with several addresses, leads each connection to whichever server it likes. */
+async function severalServers(session: Session): Promise<Seen[]> {
+  const servers = new Set<string>();
+  const addresses = new Set<string>();
+  const look = async (one: Session) => {
+    const row = await one.one<{ server: string; address: string | null }>(
+      `SELECT (SELECT system_identifier::text FROM pg_control_system()) || ' ' || pg_postmaster_start_time() AS server,
+              host(inet_server_addr()) || ':' || inet_server_port() AS address`,
+    );
+    servers.add(row.server);
+    addresses.add(row.address ?? 'a socket');
+  };
+  await look(session);
+  const { name } = await session.one<{ name: string }>(`SELECT current_setting('application_name') AS name`);
+  for (let i = 1; i < CONNECTIONS_COMPARED; i++) {
+    const another = await connect(session.endpoint, { applicationName: name });
+    try {
+      await look(another);
+    } finally {
+      await another.close();
+    }
+  }
+  if (servers.size === 1) return [];
+  return [
+    {
+      message: `${CONNECTIONS_COMPARED} connections to one address reached ${servers.size} different servers (${[...addresses].join(', ')}).`,
+      remedy: 'Use the address of the one server that is meant, not that of a load balancer.',
+    },
+  ];
+}
+
+/** A query on a standby is ended when it needs rows that the primary has vacuumed away, and with it the snapshot. */
+export async function standbyConflicts({ source }: ClusterContext): Promise<Seen[]> {
+  if (!(await inRecovery(source))) return [];
+  const { delay, feedback } = await source.one<{ delay: string; feedback: boolean }>(
+    `SELECT current_setting('max_standby_streaming_delay') AS delay, current_setting('hot_standby_feedback')::bool AS feedback`,
+  );
+  if (delay === '-1' || feedback) return [];
+  return [
+    {
+      message: `The source is a standby that ends queries which hold up its recovery for ${delay}, and so the snapshot of the copy.`,
+      remedy: 'ALTER SYSTEM SET max_standby_streaming_delay = -1; SELECT pg_reload_conf(); -- until the copy is done',
+    },
+  ];
+}
+
 export async function sourceInRecovery({ source }: ClusterContext): Promise<Seen[]> {
   if (!(await inRecovery(source))) return [];
   return [
@@ -78,7 +130,7 @@ export async function targetReadOnly({ target }: ClusterContext): Promise<Seen[]
   const { server } = await target.one<{ server: boolean }>(
     `SELECT EXISTS (SELECT FROM pg_db_role_setting s, unnest(s.setconfig) AS setting
                      WHERE setting = 'default_transaction_read_only=on'
-                       AND setdatabase = 0 AND (setrole = 0 OR setrole = current_user::regrole)) AS server`,
+                       AND setdatabase = 0 AND setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = current_user))) AS server`,
   );
   if (value !== 'on' && !server) return [];
   return [

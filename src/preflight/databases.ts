@@ -81,7 +81,7 @@ const refusesConnections = (database: string): Finding => ({
     'database-refuses-connections',
     quoteIdent(database),
     'The database takes no connections, so it cannot be read.',
-    `ALTER DATABASE ${quoteIdent(database)} ALLOW_CONNECTIONS true; or put it into "databases.exclude"`,
+    `ALTER DATABASE ${quoteIdent(database)} ALLOW_CONNECTIONS true; -- or put it into "databases.exclude"`,
   ),
   database,
 });

@@ -33,6 +33,8 @@ const readAvailable = (target: Session, names: readonly string[], targetExists: 
 
 export async function extensions({ source, target, plan, targetExists }: DatabaseContext): Promise<Seen[]> {
   const installed = await readInstalled(source, plan.extensions.exclude);
+  // Which extensions are available, a server reads from its disk, file by file.
+  if (installed.length === 0) return [];
   const available = await readAvailable(
     target,
     installed.map(({ name }) => name),
@@ -53,7 +55,7 @@ export async function extensions({ source, target, plan, targetExists }: Databas
       seen.push({
         object,
         message: `Extension ${object} can be created by a superuser only, which the role on the target is not.`,
-        remedy: `CREATE EXTENSION ${object}; by a superuser, in the database on the target`,
+        remedy: `CREATE EXTENSION ${object}; -- by a superuser, in the database on the target`,
       });
     else if (there.version !== version)
       seen.push(...(await olderVersion(target, object, name, version, there.version)));
@@ -110,6 +112,7 @@ export async function languages({ source, target }: DatabaseContext): Promise<Se
     `SELECT lanname AS name FROM pg_language l
       WHERE l.oid >= ${FIRST_NORMAL_OID} AND NOT ${ofExtension('pg_language', 'l.oid')} ORDER BY 1`,
   );
+  if (used.length === 0) return [];
   const there = await target.query<{ name: string }>(
     'SELECT lanname AS name FROM pg_language UNION SELECT name FROM pg_available_extensions',
   );

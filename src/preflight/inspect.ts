@@ -12,7 +12,10 @@ import type { Check, ClusterContext, DatabaseContext } from './check.ts';
 import { clusterChecks, databaseChecks, runChecks } from './check.ts';
 import { CHECKS } from './checks.ts';
 import type { Decision } from './method.ts';
+import { grantScripts } from './grants.ts';
+import { lockedTables } from './locks.ts';
 import { asked, decide } from './method.ts';
+import { describePlan } from './summary.ts';
 
 const deciding = CHECKS.filter((check) => check.decides === true);
 const notDeciding = CHECKS.filter((check) => check.decides !== true);
@@ -25,6 +28,11 @@ const copies = ({ plan }: ClusterContext): boolean => plan.method !== 'schema-on
  * database then says why it is a dump.
  */
 export async function inspectServers(context: Omit<ClusterContext, 'replication'>): Promise<Finding[]> {
+  const findings = await checkServers(context);
+  return [...findings, ...grantScripts(findings, null)];
+}
+
+async function checkServers(context: Omit<ClusterContext, 'replication'>): Promise<Finding[]> {
   const { method } = context.plan;
   const wanted = { ...context, replication: method === 'auto' || method === 'replication' };
   if (method !== 'auto') return runChecks(clusterChecks(CHECKS, wanted.replication, copies(wanted)), wanted, null);
@@ -38,16 +46,14 @@ type Uninspected = Omit<DatabaseContext, 'replication' | 'method' | 'tables' | '
 /** Checks one database on both servers, and decides how it is migrated. */
 export async function inspectOneDatabase(given: Uninspected): Promise<DatabaseInspection> {
   const { plan, database, source } = given;
-  const tables = await readScope(source, plan, database).catch((error: unknown) => unreadable(database, error));
-  if (!Array.isArray(tables))
-    return {
-      database,
-      method: methodIfPossible(plan),
-      reason: 'Its tables cannot be listed.',
-      tables: 0,
-      bytes: 0,
-      findings: [tables],
-    };
+  let tables: Table[];
+  try {
+    tables = await readScope(source, plan, database);
+  } catch (error) {
+    const findings = await whyUnreadable(source, database, error);
+    const [method, reason] = [methodIfPossible(plan), 'Its tables cannot be listed.'];
+    return { database, method, reason, tables: 0, bytes: 0, findings: capFindings(findings) };
+  }
   const first: DatabaseContext = {
     ...given,
     tables,
@@ -59,7 +65,8 @@ export async function inspectOneDatabase(given: Uninspected): Promise<DatabaseIn
   const { method, reason } = decision;
   const context = { ...first, method, replication: method === 'replication' };
   const checks = databaseChecks(plan.method === 'auto' ? notDeciding : CHECKS, method);
-  const findings = [...decision.findings, ...(await runChecks(checks, context, database))];
+  const found = [...decision.findings, ...(await runChecks(checks, context, database))];
+  const findings = [describePlan(context, reason, found), ...found, ...grantScripts(found, database)];
   const bytes = tables.reduce((sum, table) => sum + table.bytes, 0);
   return { database, method, reason, tables: tables.length, bytes, findings: capFindings(findings) };
 }
@@ -71,27 +78,24 @@ async function decideMethod(context: DatabaseContext): Promise<Decision> {
     ...(await runChecks(clusterChecks(deciding, true, true), context, database)),
     ...(await runChecks(databaseChecks(deciding, 'replication'), context, database)),
   ];
-  return decide(database, obstacles, tables);
+  return decide(database, obstacles, tables, plan.stop.when);
 }
 
 const methodIfPossible = ({ method }: Plan): Method => (method === 'auto' ? 'replication' : method);
 
 /** Without its tables, nothing else can be said about a database. */
-function unreadable(database: string, error: unknown): Finding {
-  if (!(error instanceof MigrationError) || error.type === 'InvalidPlan' || error.retryable) throw error;
+async function whyUnreadable(source: Session, database: string, error: unknown): Promise<Finding[]> {
+  if (!(error instanceof MigrationError) || error.type === 'InvalidPlan') throw error;
+  const about = { severity: 'error', server: 'source', database } as const;
+  if (error.type === 'ServerBusy') {
+    const locked = await lockedTables(source);
+    if (locked.length === 0) throw error;
+    return locked.map((seen) => ({ ...about, code: 'locked-table', object: null, remedy: null, ...seen }));
+  }
+  if (error.retryable) throw error;
   const message = `This could not be checked. ${error.message}`;
-  return {
-    ...{
-      code: 'tables-unreadable',
-      severity: 'error',
-      unknown: true,
-      server: 'source',
-      database,
-      object: null,
-      message,
-    },
-    remedy: 'Let the role of the source connection read the system catalogs.',
-  };
+  const remedy = 'Let the role of the source connection read the system catalogs.';
+  return [{ ...about, code: 'tables-unreadable', unknown: true, object: null, message, remedy }];
 }
 
 /** What the plan migrates; an error names the server that it came from. */

@@ -3,6 +3,7 @@ import { quoteIdent, quoteLiteral } from '../postgres/identifier.ts';
 import { ledgerExists } from '../postgres/ledger.ts';
 import { sqlstateOf } from '../postgres/sqlstate.ts';
 import type { DatabaseContext, Seen } from './check.ts';
+import { shellQuote } from './shell.ts';
 
 /** Names that a migration gives on servers; its id comes second. */
 const GENERATION = String.raw`^pgtransit_[0-9a-f]{12}_g[0-9]+$`;
@@ -10,7 +11,7 @@ const HOLDER = String.raw`^pgtransit_[0-9a-f]{12}_holder$`;
 
 const isOwn = (name: string, own: string | null): boolean => own !== null && name.startsWith(`pgtransit_${own}_`);
 
-const WAIT = 'Unless another migration of this database is running:';
+const UNLESS = '-- unless another migration of this database is running';
 
 /** A slot that nobody reads fills the source's disk, so it is never stepped over. */
 export async function sourceLeftovers({ source, own }: DatabaseContext): Promise<Seen[]> {
@@ -33,19 +34,19 @@ export async function sourceLeftovers({ source, own }: DatabaseContext): Promise
       name,
       object: name,
       message: `Backend ${pid} holds the snapshot of an earlier or another migration of this database.`,
-      remedy: `${WAIT} SELECT pg_terminate_backend(${pid});`,
+      remedy: `SELECT pg_terminate_backend(${pid}); ${UNLESS}`,
     })),
     ...slots.map(({ name }) => ({
       name,
       object: quoteIdent(name),
       message: 'A replication slot of an earlier or another migration of this database is there.',
-      remedy: `${WAIT} SELECT pg_drop_replication_slot(${quoteLiteral(name)});`,
+      remedy: `SELECT pg_drop_replication_slot(${quoteLiteral(name)}); ${UNLESS}`,
     })),
     ...publications.map(({ name }) => ({
       name,
       object: quoteIdent(name),
       message: 'A publication of an earlier or another migration of this database is there.',
-      remedy: `${WAIT} DROP PUBLICATION ${quoteIdent(name)};`,
+      remedy: `DROP PUBLICATION ${quoteIdent(name)}; ${UNLESS}`,
     })),
   ]
     .filter(({ name }) => !isOwn(name, own))
@@ -65,7 +66,7 @@ export async function targetLeftovers(context: DatabaseContext): Promise<Seen[]>
     .map(({ name }) => ({
       object: quoteIdent(name),
       message: 'A subscription of an earlier or another migration of this database is there.',
-      remedy: `${WAIT} ALTER SUBSCRIPTION ${quoteIdent(name)} DISABLE; ALTER SUBSCRIPTION ${quoteIdent(name)} SET (slot_name = NONE); DROP SUBSCRIPTION ${quoteIdent(name)};`,
+      remedy: `ALTER SUBSCRIPTION ${quoteIdent(name)} DISABLE; ALTER SUBSCRIPTION ${quoteIdent(name)} SET (slot_name = NONE); DROP SUBSCRIPTION ${quoteIdent(name)}; ${UNLESS}`,
     }));
   return [...seen, ...(await ledgerOfAnother(context))];
 }
@@ -91,8 +92,6 @@ async function ledgerOfAnother({ target, own, database }: DatabaseContext): Prom
     },
   ];
 }
-
-const shellQuote = (text: string): string => (/^[\w./@:-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
 
 async function ledgerOwner(target: DatabaseContext['target']): Promise<{ id: string; workflowId: string } | null> {
   try {

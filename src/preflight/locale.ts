@@ -87,3 +87,70 @@ async function refusal(target: Session, locale: Locale): Promise<string | null> 
     await target.query('ROLLBACK');
   }
 }
+
+interface CollationVersion {
+  provider: string;
+  locale: string;
+  version: string;
+}
+
+/** Versions came with 15 for databases, and with other names of the locale; a C locale has none. */
+const VERSIONS = `
+  SELECT coalesce(j.row ->> 'datlocprovider', 'c') AS provider, j.row ->> 'datcollversion' AS version,
+         coalesce(j.row ->> 'datlocale', j.row ->> 'daticulocale', d.datcollate) AS locale, d.datname AS database, NULL::oid AS oid
+    FROM pg_database d, to_jsonb(d) AS j (row)
+   UNION ALL
+  SELECT c.collprovider::text, coalesce(pg_collation_actual_version(c.oid), j.row ->> 'collversion'),
+         coalesce(j.row ->> 'colllocale', j.row ->> 'colliculocale', c.collcollate), NULL, c.oid
+    FROM pg_collation c, to_jsonb(c) AS j (row) WHERE c.collprovider IN ('c', 'i', 'b')`;
+
+/**
+ * Another version of the C library or of ICU sorts otherwise. Indexes are built anew on the target, but the bounds of
+ * partitions stay, and a row may be on the wrong side of one there.
+ */
+export async function collationVersions({
+  source,
+  target,
+  targetExists,
+  database,
+  tables,
+}: DatabaseContext): Promise<Seen[]> {
+  const used = await source.query<CollationVersion>(
+    `SELECT DISTINCT provider, locale, version FROM (${VERSIONS}) AS v
+      WHERE version IS NOT NULL AND locale IS NOT NULL
+        AND (database = current_database() OR oid IN (SELECT attcollation FROM pg_attribute WHERE attrelid = ANY ($1::oid[])))
+      ORDER BY 1, 2`,
+    [tables.map(({ oid }) => oid)],
+  );
+  if (used.length === 0) return [];
+  const there = await target.query<CollationVersion>(
+    `SELECT DISTINCT provider, locale, version FROM (${VERSIONS}) AS v
+      WHERE version IS NOT NULL AND (database IS NULL OR database = $3) AND (provider, locale) IN (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY 3`,
+    [
+      used.map(({ provider }) => provider),
+      used.map(({ locale }) => locale),
+      // A new one is made like the template.
+      targetExists ? database : 'template0',
+    ],
+  );
+  const { partitioned } = await source.one<{ partitioned: boolean }>(
+    `SELECT EXISTS (SELECT FROM pg_partitioned_table p, unnest(p.partcollation::oid[]) AS c (oid)
+                     WHERE p.partstrat = 'r' AND c.oid <> 0
+                       AND c.oid NOT IN (SELECT oid FROM pg_collation WHERE collname IN ('C', 'POSIX'))) AS partitioned`,
+  );
+  return used.flatMap(({ provider, locale, version }): Seen[] => {
+    const others = there.filter((other) => other.provider === provider && other.locale === locale);
+    if (others.length === 0 || others.some((other) => other.version === version)) return [];
+    const versions = others.map((other) => other.version).join(', ');
+    const message = `Text in locale ${locale} is sorted by version ${version} on the source and by ${versions} on the target; ORDER BY may give another order`;
+    return partitioned
+      ? [
+          {
+            object: quoteIdent(locale),
+            message: `${message}, and rows of tables partitioned by a range of text may not fit their partition.`,
+            remedy: 'Compare the order of such keys on both servers, or use a target with the same version.',
+          },
+        ]
+      : [{ object: quoteIdent(locale), message: `${message}.`, severity: 'info' }];
+  });
+}

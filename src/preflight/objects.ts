@@ -1,52 +1,53 @@
 import { displayName, quoteIdent, quoteLiteral, quoteName } from '../postgres/identifier.ts';
 import { readInvalidIndexes, readSubscriptions } from '../postgres/schema-catalog.ts';
-import { isPublished, listTables } from '../postgres/scope.ts';
-import { parseTablePatterns } from '../postgres/table-pattern.ts';
+import { isPublished } from '../postgres/scope.ts';
 import type { Named } from './catalog.ts';
 import { FIRST_NORMAL_OID, ofExtension, USER_SCHEMA } from './catalog.ts';
 import type { DatabaseContext, Seen } from './check.ts';
 
-/** A misspelt name would leave a table behind, or bring one that was not meant. */
-export async function tableFilters({ source, plan, database }: DatabaseContext): Promise<Seen[]> {
-  const seen: Seen[] = [];
-  for (const list of ['include', 'exclude'] as const) {
-    for (const text of plan.tables[list].filter((name) => isAbout(database, name))) {
-      const alone = {
-        ...plan,
-        tables: { include: [text], exclude: [] },
-        extensions: { ...plan.extensions, tables: true },
+export async function unloggedTables({ source, tables, method }: DatabaseContext): Promise<Seen[]> {
+  const { standby } = await source.one<{ standby: boolean }>('SELECT pg_is_in_recovery() AS standby');
+  const unlogged = tables.filter(({ persistence }) => persistence === 'u');
+  return unlogged.map(({ schema, name }) => {
+    const object = displayName(schema, name);
+    if (standby)
+      return {
+        object,
+        message: 'The table is unlogged, and the source is a standby, which has no rows of it.',
+        remedy: `Use the address of the primary, or exclude the table.`,
+        severity: 'error',
       };
-      if ((await listTables(source, alone, database)).length > 0) continue;
-      seen.push({
-        object: text,
-        message: `"tables.${list}" names ${text}, but database ${quoteIdent(database)} has no such table.`,
-        remedy: 'Correct the name, or put the database in front of it: database.schema.table.',
-        severity: list === 'include' ? 'error' : 'warning',
-      });
-    }
-  }
-  return seen;
+    return method === 'replication'
+      ? { object, message: 'The table is unlogged: its rows are copied, but later changes to them do not follow.' }
+      : {
+          object,
+          message: 'The table is unlogged; its rows are copied like those of any other.',
+          severity: 'info',
+        };
+  });
 }
 
-/** A name of three parts is about one database only. */
-function isAbout(database: string, text: string): boolean {
-  const first = /^\s*((?:"(?:[^"]|"")*")|[^."\s]+)\.(?:"(?:[^"]|"")*"|[^."\s]+)\./.exec(text)?.[1];
-  return first === undefined || parseTablePatterns([first]).some((pattern) => pattern.matches('', '', database));
-}
-
-export const unloggedTables = ({ tables, method }: DatabaseContext): Promise<Seen[]> =>
-  Promise.resolve(
-    tables
-      .filter(({ persistence }) => persistence === 'u')
-      .map(({ schema, name }) => ({
-        object: displayName(schema, name),
-        message:
-          method === 'replication'
-            ? 'The table is unlogged: its rows are copied, but later changes to them do not follow.'
-            : 'The table is unlogged; its rows are copied like those of any other.',
-        severity: method === 'replication' ? 'warning' : 'info',
-      })),
+/** They go with the sessions that made them, so nobody expects them; but a person may have forgotten. */
+export async function temporaryTables({ source }: DatabaseContext): Promise<Seen[]> {
+  const { count } = await source.one<{ count: number }>(
+    `SELECT count(*)::float8 AS count FROM pg_class WHERE relpersistence = 't' AND relkind IN ('r', 'p')`,
   );
+  return count === 0 ? [] : [{ message: `${count} temporary tables of sessions are not carried over.` }];
+}
+
+/** Tools that fold names, and file systems that do, take the two for one. */
+export async function namesByCase({ source }: DatabaseContext): Promise<Seen[]> {
+  const rows = await source.query<{ schema: string; names: string[] }>(
+    `SELECT n.nspname AS schema, array_agg(c.relname::text ORDER BY c.relname) AS names
+       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND ${USER_SCHEMA} GROUP BY n.nspname, lower(c.relname) HAVING count(*) > 1
+      ORDER BY 1, 2`,
+  );
+  return rows.map(({ schema, names }) => ({
+    object: displayName(schema, names[0] ?? ''),
+    message: `These names differ only by case: ${names.map((name) => displayName(schema, name)).join(', ')}. Each is brought over; in filters, quote them.`,
+  }));
+}
 
 export async function foreignTables({ source }: DatabaseContext): Promise<Seen[]> {
   const rows = await source.query<Named>(
@@ -149,7 +150,9 @@ export async function allTablesPublications({ source }: DatabaseContext): Promis
   );
   return rows.map(({ name }) => ({
     object: quoteIdent(name),
-    message: 'The publication is of all tables. It is carried over; its subscribers must be pointed to the target.',
+    message:
+      'The publication is of all tables. It is carried over, but its subscribers have their slots on the source.',
+    remedy: 'After the cutover, let each subscriber subscribe to the target instead.',
   }));
 }
 
@@ -157,7 +160,7 @@ export async function invalidIndexes({ source }: DatabaseContext): Promise<Seen[
   return (await readInvalidIndexes(source)).map((index) => ({
     object: index,
     message: 'The index is invalid, as a failed CREATE INDEX CONCURRENTLY leaves it, and is not carried over.',
-    remedy: `DROP INDEX ${index}; or REINDEX INDEX ${index};`,
+    remedy: `DROP INDEX ${index}; -- or REINDEX INDEX with its name`,
   }));
 }
 
@@ -183,23 +186,5 @@ export async function libraryFunctions({ source }: DatabaseContext): Promise<See
     object: displayName(schema, name),
     message: `The function is in the library ${library}, which must be there on the target too.`,
     remedy: 'Install the library on the target.',
-  }));
-}
-
-/** A foreign key to a table that stays behind finds none of its rows there. */
-export async function keysToExcluded({ source, tables }: DatabaseContext): Promise<Seen[]> {
-  const rows = await source.query<Named & { key: string; schema2: string; name2: string }>(
-    `SELECT n.nspname AS schema, c.relname AS name, k.conname AS key, m.nspname AS schema2, r.relname AS name2
-       FROM pg_constraint k
-       JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-       JOIN pg_class r ON r.oid = k.confrelid JOIN pg_namespace m ON m.oid = r.relnamespace
-      WHERE k.contype = 'f' AND k.conrelid = ANY ($1::oid[]) AND r.relkind = 'r' AND NOT k.confrelid = ANY ($1::oid[])
-      ORDER BY 1, 2, 3`,
-    [tables.map(({ oid }) => oid)],
-  );
-  return rows.map(({ schema, name, key, schema2, name2 }) => ({
-    object: displayName(schema, name),
-    message: `Foreign key ${quoteIdent(key)} leads to ${displayName(schema2, name2)}, which the filter leaves out, so its rows will not be there.`,
-    remedy: `Put ${displayName(schema2, name2)} into "tables.include" too, or drop the foreign key.`,
   }));
 }

@@ -70,7 +70,7 @@ export async function createRoles({ target }: ClusterContext): Promise<Seen[]> {
     {
       object: name,
       message: `Role ${name} may not create roles on the target; what belongs to a role that is missing there will belong to ${name}.`,
-      remedy: `ALTER ROLE ${name} CREATEROLE; or create the roles yourself first.`,
+      remedy: `ALTER ROLE ${name} CREATEROLE; -- or create the roles yourself first.`,
     },
   ];
 }
@@ -95,7 +95,7 @@ export async function createSubscription({ target }: ClusterContext): Promise<Se
     {
       object: name,
       message: `Role ${name} may not create a subscription on the target: before PostgreSQL 16, only a superuser may.`,
-      remedy: `ALTER ROLE ${name} SUPERUSER; or set "method" to "dump".`,
+      remedy: `ALTER ROLE ${name} SUPERUSER; -- or set "method" to "dump".`,
     },
   ];
 }
@@ -103,7 +103,9 @@ export async function createSubscription({ target }: ClusterContext): Promise<Se
 /** A subscription whose owner is no superuser must log in to the source with a password (manual, 29.11). */
 export async function subscriptionPassword({ target, sourceForTarget }: ClusterContext): Promise<Seen[]> {
   const role = await readOwnRole(target);
-  if (role.superuser || sourceForTarget['password'] !== undefined) return [];
+  const { password, passfile } = sourceForTarget;
+  // What a passfile says depends on the database; the trial subscription of each one finds out.
+  if (role.superuser || password !== undefined || passfile !== undefined) return [];
   return [
     {
       object: quoteIdent(role.name),
@@ -132,6 +134,19 @@ export async function schemaUsage({ source }: DatabaseContext): Promise<Seen[]> 
   }));
 }
 
+/** From so many objects of a schema on, one GRANT is for all of them. */
+const IN_BULK = 20;
+
+/** The GRANT for each of `rows`, all of which lack it. */
+function grantSelect(kind: 'TABLE' | 'SEQUENCE', rows: readonly Named[], role: string): (row: Named) => string {
+  const missing = new Map<string, number>();
+  for (const { schema } of rows) missing.set(schema, (missing.get(schema) ?? 0) + 1);
+  return ({ schema, name }) =>
+    (missing.get(schema) ?? 0) < IN_BULK
+      ? `GRANT SELECT ON ${kind} ${quoteName(schema, name)} TO ${role};`
+      : `GRANT SELECT ON ALL ${kind}S IN SCHEMA ${quoteIdent(schema)} TO ${role};`;
+}
+
 /** Of every table, in scope or not: reading the schema locks each one, and a lock needs SELECT. */
 export async function tableSelect({ source, tables }: DatabaseContext): Promise<Seen[]> {
   const rows = await source.query<Named>(
@@ -143,10 +158,11 @@ export async function tableSelect({ source, tables }: DatabaseContext): Promise<
   );
   if (rows.length === 0) return [];
   const name = await me(source);
+  const grant = grantSelect('TABLE', rows, name);
   return rows.map((row) => ({
     object: displayName(row.schema, row.name),
     message: `${name} may not read the table.`,
-    remedy: `GRANT SELECT ON TABLE ${quoteName(row.schema, row.name)} TO ${name};`,
+    remedy: grant(row),
   }));
 }
 
@@ -161,10 +177,11 @@ export async function sequenceSelect({ source }: DatabaseContext): Promise<Seen[
   );
   if (rows.length === 0) return [];
   const name = await me(source);
+  const grant = grantSelect('SEQUENCE', rows, name);
   return rows.map((row) => ({
     object: displayName(row.schema, row.name),
     message: `${name} may not read the sequence.`,
-    remedy: `GRANT SELECT ON SEQUENCE ${quoteName(row.schema, row.name)} TO ${name};`,
+    remedy: grant(row),
   }));
 }
 
@@ -196,7 +213,7 @@ export async function forcedRowSecurity({ source, target, tables }: DatabaseCont
   return rows.map((row) => ({
     object: displayName(row.schema, row.name),
     message: `The table forces row security on its owner, so ${quoteIdent(role.name)}, who is no superuser on the target, cannot apply changes to it.`,
-    remedy: `ALTER TABLE ${quoteName(row.schema, row.name)} NO FORCE ROW LEVEL SECURITY; or ALTER ROLE ${quoteIdent(role.name)} BYPASSRLS; on the target`,
+    remedy: `ALTER TABLE ${quoteName(row.schema, row.name)} NO FORCE ROW LEVEL SECURITY; -- on the source; or give the role on the target BYPASSRLS`,
   }));
 }
 

@@ -70,7 +70,7 @@ export async function fullIdentityTypes(context: DatabaseContext): Promise<Seen[
   return rows.map(({ schema, name, column, type }) => ({
     object: displayName(schema, name),
     message: `The table has REPLICA IDENTITY FULL and no primary key, but column ${quoteIdent(column)} holds type ${type}, which has no equality, so an UPDATE or DELETE could not be applied.`,
-    remedy: `ALTER TABLE ${quoteName(schema, name)} ADD PRIMARY KEY (…); or exclude it`,
+    remedy: `ALTER TABLE ${quoteName(schema, name)} ADD PRIMARY KEY (…); -- or exclude it`,
   }));
 }
 
@@ -94,7 +94,7 @@ export async function generatedIdentity(context: DatabaseContext): Promise<Seen[
   return rows.map(({ schema, name, column }) => ({
     object: displayName(schema, name),
     message: `Generated column ${quoteIdent(column)} is part of the table's replica identity, but generated columns are not published.`,
-    remedy: `ALTER TABLE ${quoteName(schema, name)} REPLICA IDENTITY USING INDEX …; with an index of other columns, or exclude it`,
+    remedy: `ALTER TABLE ${quoteName(schema, name)} REPLICA IDENTITY USING INDEX …; -- with an index of other columns, or exclude it`,
   }));
 }
 

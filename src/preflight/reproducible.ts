@@ -144,7 +144,7 @@ export async function generatedColumns(context: DatabaseContext): Promise<Seen[]
       seen.push({
         object,
         message: `${what} holds values that its expression would not give today, and the target computes them anew.`,
-        remedy: `UPDATE ${quoteName(schema, name)} SET ${quoteIdent(column)} = DEFAULT; which writes today's values, or ALTER TABLE ${quoteName(schema, name)} ALTER COLUMN ${quoteIdent(column)} DROP EXPRESSION;`,
+        remedy: `UPDATE ${quoteName(schema, name)} SET ${quoteIdent(column)} = DEFAULT; -- which writes today's values; or DROP EXPRESSION of the column`,
       });
   }
   return seen;

@@ -3,6 +3,7 @@ import type { Session } from '../postgres/connection.ts';
 import { quoteIdent, quoteLiteral } from '../postgres/identifier.ts';
 import { redact } from '../postgres/sqlstate.ts';
 import type { ClusterContext, DatabaseContext, Seen } from './check.ts';
+import { duration } from './units.ts';
 
 const setting = async (session: Session, name: string): Promise<string | null> =>
   (await session.one<{ value: string | null }>('SELECT current_setting($1, true) AS value', [name])).value;
@@ -17,10 +18,31 @@ const WAL_LEVEL_REMEDIES = [
   ['azure.extensions', 'Set the server parameter "wal_level" to LOGICAL, and restart.'],
 ] as const;
 
+/** Below this, a sender that waits for the target to apply a big transaction is taken for dead. */
+const SHORT_SENDER_TIMEOUT_MS = 10_000;
+
+export async function walSenderTimeout({ source }: ClusterContext): Promise<Seen[]> {
+  const { ms } = await source.one<{ ms: number | null }>(
+    `SELECT (SELECT reset_val::float8 FROM pg_settings WHERE name = 'wal_sender_timeout') AS ms`,
+  );
+  if (ms === null || ms >= SHORT_SENDER_TIMEOUT_MS) return [];
+  return [
+    ms === 0
+      ? {
+          message: `"wal_sender_timeout" is 0: when the target vanishes, its sender stays, and nobody else can use the slot.`,
+          remedy: `ALTER SYSTEM SET wal_sender_timeout = '1min'; SELECT pg_reload_conf();`,
+        }
+      : {
+          message: `"wal_sender_timeout" is ${ms} ms: while the target is busy with a big transaction, its sender is ended, and sends it again.`,
+          remedy: `ALTER SYSTEM SET wal_sender_timeout = '1min'; SELECT pg_reload_conf();`,
+        },
+  ];
+}
+
 export async function walLevel({ source }: ClusterContext): Promise<Seen[]> {
   const level = await setting(source, 'wal_level');
   if (level === 'logical') return [];
-  let remedy = `ALTER SYSTEM SET wal_level = 'logical'; then restart the source.`;
+  let remedy = `ALTER SYSTEM SET wal_level = 'logical'; -- then restart the source.`;
   for (const [name, text] of WAL_LEVEL_REMEDIES) if ((await setting(source, name)) !== null) remedy = text;
   return [{ message: `"wal_level" is ${level ?? 'not known'}, but replication needs logical.`, remedy }];
 }
@@ -49,35 +71,7 @@ export async function freeWalSenders({ source, databases, own }: ClusterContext)
 export function tooFew(what: string, name: string, free: number, needed: number, most: number): Seen[] {
   if (free >= needed) return [];
   const message = `${Math.max(free, 0)} of ${most} ${what} are free, but ${needed} ${needed === 1 ? 'is' : 'are'} needed, one for each database.`;
-  return [{ message, remedy: `ALTER SYSTEM SET ${name} = ${most - free + needed}; then restart the server.` }];
-}
-
-/** Bytes as people read them. */
-export function size(bytes: number): string {
-  const units = ['bytes', 'kB', 'MB', 'GB', 'TB'];
-  let i = 0;
-  let value = bytes;
-  for (; value >= 1024 && i < units.length - 1; i++) value /= 1024;
-  return `${i === 0 ? value : value.toFixed(1)} ${units[i]}`;
-}
-
-export async function slotLimits({ source }: ClusterContext): Promise<Seen[]> {
-  const seen: Seen[] = [];
-  const keep = await setting(source, 'max_slot_wal_keep_size');
-  if (keep !== null && keep !== '-1')
-    seen.push({
-      object: 'max_slot_wal_keep_size',
-      message: `"max_slot_wal_keep_size" is ${keep}: a slot that falls further behind than that is lost, and the slot stands still while rows are copied.`,
-      remedy: `ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();`,
-    });
-  const idle = await setting(source, 'idle_replication_slot_timeout');
-  if (idle !== null && !/^0/.test(idle))
-    seen.push({
-      object: 'idle_replication_slot_timeout',
-      message: `"idle_replication_slot_timeout" is ${idle}: the slot, which nobody reads while rows are copied, is lost after that.`,
-      remedy: `ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf();`,
-    });
-  return seen;
+  return [{ message, remedy: `ALTER SYSTEM SET ${name} = ${most - free + needed}; -- then restart the server.` }];
 }
 
 /** Slot creation waits for every transaction of the cluster that wrote something, and a prepared one has no end. */
@@ -90,28 +84,28 @@ export async function preparedTransactions({ source, replication }: ClusterConte
     message: `Transaction ${quoteLiteral(gid)} of ${quoteIdent(owner)} in database ${quoteIdent(database)} is prepared since ${since} and neither committed nor rolled back${
       replication ? '; a slot cannot be made before that' : '; its changes are not copied'
     }.`,
-    remedy: `COMMIT PREPARED ${quoteLiteral(gid)}; or ROLLBACK PREPARED ${quoteLiteral(gid)}; in database ${quoteIdent(database)}`,
+    remedy: `COMMIT PREPARED ${quoteLiteral(gid)}; -- or ROLLBACK PREPARED, in its database`,
     severity: replication ? 'error' : 'warning',
   }));
 }
 
-/** A transaction as old as this will probably still be there when the slot is made. */
-const LONG_TRANSACTION = '1 minute';
+/** A transaction as old as this may well still be there when the slot is made. */
+const LONG_TRANSACTION = '10 seconds';
 
 export async function longTransactions({ source }: ClusterContext): Promise<Seen[]> {
   const { all } = await source.one<{ all: boolean }>(
     `SELECT pg_has_role('pg_read_all_stats', 'USAGE') OR current_setting('is_superuser')::bool AS all`,
   );
-  const rows = await source.query<{ pid: number; user: string; database: string; minutes: number; query: string }>(
+  const rows = await source.query<{ pid: number; user: string; database: string; seconds: number; query: string }>(
     `SELECT pid, usename AS user, datname AS database, left(query, 80) AS query,
-            round(extract(epoch FROM clock_timestamp() - xact_start) / 60)::float8 AS minutes
+            extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds
        FROM pg_stat_activity
       WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() AND xact_start < clock_timestamp() - interval '${LONG_TRANSACTION}'
       ORDER BY xact_start`,
   );
-  const seen: Seen[] = rows.map(({ pid, user, database, minutes, query }) => ({
+  const seen: Seen[] = rows.map(({ pid, user, database, seconds, query }) => ({
     object: `pid ${pid}`,
-    message: `A transaction of ${quoteIdent(user)} in database ${quoteIdent(database)} (pid ${pid}) has been open for ${minutes} min; the slot is made only when it ends. Its latest statement: ${redact(query)}`,
+    message: `A transaction of ${quoteIdent(user)} in database ${quoteIdent(database)} (pid ${pid}) has been open for ${duration(seconds)}; the slot is made only when it ends. Its latest statement: ${redact(query)}`,
     remedy: `SELECT pg_terminate_backend(${pid});`,
   }));
   if (!all)
@@ -128,13 +122,13 @@ export async function longTransactions({ source }: ClusterContext): Promise<Seen
 const XID_AGE_WARNING = 1_500_000_000;
 const XID_AGE_ERROR = 2_000_000_000;
 
-export async function wraparound({ source, database }: DatabaseContext): Promise<Seen[]> {
+export async function wraparound({ source }: DatabaseContext): Promise<Seen[]> {
   const { age } = await source.one<{ age: number }>(
     `SELECT age(datfrozenxid)::float8 AS age FROM pg_database WHERE datname = current_database()`,
   );
   if (age < XID_AGE_WARNING) return [];
   const message = `The oldest transaction id is ${age} transactions old, and the snapshot keeps vacuum from freezing rows while they are copied.`;
-  const remedy = `VACUUM (FREEZE); in database ${quoteIdent(database)}`;
+  const remedy = 'VACUUM (FREEZE); -- in the database';
   return [{ message, remedy, severity: age < XID_AGE_ERROR ? 'warning' : 'error' }];
 }
 
@@ -168,7 +162,7 @@ export async function connectionLimit({ source, database, plan }: DatabaseContex
     .map(({ what, name, most }) => ({
       object: quoteIdent(name),
       message: `The ${what.toLowerCase()} is limited to ${most} connections, and the copy of ${quoteIdent(database)} uses up to ${wanted}.`,
-      remedy: `ALTER ${what} ${quoteIdent(name)} CONNECTION LIMIT -1; or a smaller "parallelism.copy"`,
+      remedy: `ALTER ${what} ${quoteIdent(name)} CONNECTION LIMIT -1; -- or a smaller "parallelism.copy"`,
       severity: most < FEWEST_SESSIONS ? 'error' : 'warning',
     }));
 }

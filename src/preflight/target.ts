@@ -1,12 +1,16 @@
+import type { Plan } from '../domain/plan.ts';
 import type { Session } from '../postgres/connection.ts';
+import { connect } from '../postgres/connection.ts';
 import { databaseDifferences, findUserObject, readDatabase } from '../postgres/database.ts';
 import { displayName, quoteIdent } from '../postgres/identifier.ts';
 import { ledgerExists } from '../postgres/ledger.ts';
+import { listTables } from '../postgres/scope.ts';
 import { LIMITS } from '../domain/limits.ts';
 import type { Named } from './catalog.ts';
 import { ofExtension, USER_SCHEMA } from './catalog.ts';
-import type { ClusterContext, DatabaseContext, Seen } from './check.ts';
-import { size, tooFew } from './source-settings.ts';
+import type { ClusterContext, DatabaseContext, Seen, SourceDatabase } from './check.ts';
+import { tooFew } from './source-settings.ts';
+import { size } from './units.ts';
 
 const number = async (session: Session, name: string): Promise<number> =>
   Number((await session.one<{ value: string | null }>('SELECT current_setting($1, true) AS value', [name])).value);
@@ -39,15 +43,39 @@ export async function applyWorkers({ target, databases }: ClusterContext): Promi
   ];
 }
 
-export const sizeLimit = ({ plan, databases }: ClusterContext): Promise<Seen[]> => {
+/** With table filters, what counts is what they let through; then each database is asked. */
+export async function sizeLimit({ plan, source, databases }: ClusterContext): Promise<Seen[]> {
   const limit = plan.maxTotalBytes;
-  const total = databases.reduce((sum, { bytes }) => sum + bytes, 0);
-  if (limit === null || total <= limit) return Promise.resolve([]);
-  const biggest = [...databases].sort((a, b) => b.bytes - a.bytes).slice(0, LIMITS.namesInMessage);
-  const sizes = biggest.map(({ database, bytes }) => `${quoteIdent(database)} ${size(bytes)}`).join(', ');
-  const message = `The databases have ${size(total)} in all, more than the ${size(limit)} of "maxTotalBytes": ${sizes}${databases.length > biggest.length ? ', …' : ''}.`;
-  return Promise.resolve([{ message, remedy: 'Exclude databases, or raise "maxTotalBytes".' }]);
-};
+  if (limit === null) return [];
+  const filtered = plan.tables.include.length > 0 || plan.tables.exclude.length > 0;
+  const sizes = filtered ? await sizesInScope(source, plan, databases) : [...databases];
+  const total = sizes.reduce((sum, { bytes }) => sum + bytes, 0);
+  if (total <= limit) return [];
+  const biggest = sizes.sort((a, b) => b.bytes - a.bytes).slice(0, LIMITS.databasesInMessage);
+  const list = biggest.map(({ database, bytes }) => `${quoteIdent(database)} ${size(bytes)}`).join(', ');
+  const more = sizes.length > biggest.length ? ` and ${sizes.length - biggest.length} smaller ones` : '';
+  const message = `The databases have ${size(total)} in all, more than the ${size(limit)} of "maxTotalBytes": ${list}${more}.`;
+  return [{ message, remedy: 'Exclude databases or tables, or raise "maxTotalBytes".' }];
+}
+
+async function sizesInScope(
+  source: Session,
+  plan: Plan,
+  databases: readonly SourceDatabase[],
+): Promise<SourceDatabase[]> {
+  const { name } = await source.one<{ name: string }>(`SELECT current_setting('application_name') AS name`);
+  const sizes: SourceDatabase[] = [];
+  for (const given of databases) {
+    const session = await connect(source.endpoint, { database: given.database, applicationName: name });
+    try {
+      const tables = await listTables(session, plan, given.database);
+      sizes.push({ ...given, bytes: tables.reduce((sum, { bytes }) => sum + bytes, 0) });
+    } finally {
+      await session.close();
+    }
+  }
+  return sizes;
+}
 
 export const targetMissing = ({ plan, targetExists, database }: DatabaseContext): Promise<Seen[]> =>
   Promise.resolve(
@@ -77,21 +105,37 @@ export async function targetNotEmpty({ target, targetExists, database }: Databas
     {
       object: quoteIdent(database),
       message: `The database on the target is not empty. It holds, among others: ${names}.`,
-      remedy: `DROP DATABASE ${quoteIdent(database)}; on the target, or exclude it with "databases.exclude"`,
+      remedy: `DROP DATABASE ${quoteIdent(database)}; -- on the target, or exclude it with "databases.exclude"`,
     },
   ];
 }
 
-export async function targetSubscriptions({ target, targetExists }: DatabaseContext): Promise<Seen[]> {
+/** What it writes would be overwritten by ours, or stop it. */
+export async function targetSubscriptions({ target, targetExists, method }: DatabaseContext): Promise<Seen[]> {
   if (!targetExists) return [];
-  const rows = await target.query<{ name: string }>(
-    `SELECT subname AS name FROM pg_subscription
+  const rows = await target.query<{ name: string; enabled: boolean }>(
+    `SELECT subname AS name, subenabled AS enabled FROM pg_subscription
       WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND subname !~ '^pgtransit_' ORDER BY 1`,
   );
-  return rows.map(({ name }) => ({
+  return rows.map(({ name, enabled }) => ({
     object: quoteIdent(name),
     message: 'A subscription of the database on the target writes to it too.',
-    remedy: `DROP SUBSCRIPTION ${quoteIdent(name)}; on the target`,
+    remedy: `DROP SUBSCRIPTION ${quoteIdent(name)}; -- on the target`,
+    severity: enabled && method === 'replication' ? 'error' : 'warning',
+  }));
+}
+
+/** It sees every CREATE of the migration, and may refuse it. Those of extensions are the provider's own. */
+export async function targetEventTriggers({ target, targetExists }: DatabaseContext): Promise<Seen[]> {
+  if (!targetExists) return [];
+  const rows = await target.query<{ name: string; event: string; function: string }>(
+    `SELECT evtname AS name, evtevent AS event, evtfoid::regproc::text AS function FROM pg_event_trigger t
+      WHERE evtenabled <> 'D' AND NOT ${ofExtension('pg_event_trigger', 't.oid')} ORDER BY 1`,
+  );
+  return rows.map(({ name, event, function: calls }) => ({
+    object: quoteIdent(name),
+    message: `The event trigger on the target calls ${calls} at ${event}, so also for what the migration creates, and may refuse that.`,
+    remedy: `ALTER EVENT TRIGGER ${quoteIdent(name)} DISABLE; -- in the database on the target, until the migration is done`,
   }));
 }
 
@@ -105,7 +149,7 @@ export async function targetDifferences({ source, target, targetExists, database
     seen.push({
       object: quoteIdent(database),
       message: `The database has encoding ${to.encoding} on the target and ${from.encoding} on the source; not every text can be written in it.`,
-      remedy: `DROP DATABASE ${quoteIdent(database)}; on the target, so that it is made like the one on the source`,
+      remedy: `DROP DATABASE ${quoteIdent(database)}; -- on the target, so that it is made like the one on the source`,
       severity: 'error',
     });
   const differences = databaseDifferences(from, to);
@@ -113,7 +157,7 @@ export async function targetDifferences({ source, target, targetExists, database
     seen.push({
       object: quoteIdent(database),
       message: `The database on the target has ${differences.join(', ')}.`,
-      remedy: `DROP DATABASE ${quoteIdent(database)}; on the target, so that it is made like the one on the source`,
+      remedy: `DROP DATABASE ${quoteIdent(database)}; -- on the target, so that it is made like the one on the source`,
     });
   return seen;
 }
@@ -125,12 +169,13 @@ export async function missingTablespaces({ source, target }: DatabaseContext): P
          OR s.oid = (SELECT dattablespace FROM pg_database WHERE datname = current_database()) AND s.spcname <> 'pg_default'
       ORDER BY 1`,
   );
+  if (used.length === 0) return [];
   const there = await target.query<{ name: string }>('SELECT spcname AS name FROM pg_tablespace');
   return used
     .filter(({ name }) => !there.some((tablespace) => tablespace.name === name))
     .map(({ name }) => ({
       object: quoteIdent(name),
       message: 'The target has no such tablespace; what lies in it goes to the default one.',
-      remedy: `CREATE TABLESPACE ${quoteIdent(name)} LOCATION '…'; on the target`,
+      remedy: `CREATE TABLESPACE ${quoteIdent(name)} LOCATION '…'; -- on the target`,
     }));
 }

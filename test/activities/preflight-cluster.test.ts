@@ -93,7 +93,7 @@ describe('inspectCluster', () => {
   it('names what a source for replication lacks, and leaves it to each database where the plan says auto', async () => {
     const { findings } = await inspect(REPLICATION, plain);
     expect(errorsOf(findings).map(({ code }) => code)).toEqual(['wal-level', 'replication-slots', 'wal-senders']);
-    expect(findings[0]?.remedy).toBe(`ALTER SYSTEM SET wal_level = 'logical'; then restart the source.`);
+    expect(findings[0]?.remedy).toBe(`ALTER SYSTEM SET wal_level = 'logical'; -- then restart the source.`);
     expect(findings[1]?.message).toBe('0 of 0 replication slots are free, but 2 are needed, one for each database.');
     expect((await inspect({}, plain)).findings).toEqual([]);
     const database = await inspectDatabase({ source: plain.uri(), target: target.uri() }, 'shop');
@@ -249,6 +249,21 @@ describe('a standby', () => {
       .toBe('1');
     const asSource = await inspect({ method: 'replication' }, standby, narrow);
     expect(errorsOf(asSource.findings).map(({ code }) => code)).toContain('source-in-recovery');
+    // Rows can be read from it, as long as it lets a query live; those of unlogged tables are not there.
+    const asDump = await inspect({ method: 'dump', allowOlderTarget: true }, standby, source);
+    expect(withCode(asDump.findings, 'standby-conflict')).toMatchObject([{ severity: 'warning', server: 'source' }]);
+    expect(errorsOf(asDump.findings)).toEqual([]);
+    await target.psql('shop', 'CREATE UNLOGGED TABLE fast (a int)');
+    await expect.poll(() => standby.psql('shop', `SELECT count(*) FROM pg_class WHERE relname = 'fast'`)).toBe('1');
+    const { findings } = await inspectDatabase({ source: standby.uri(), target: narrow.uri() }, 'shop', {
+      method: 'dump',
+    });
+    expect(withCode(findings, 'unlogged-table')).toMatchObject([{ severity: 'error', object: 'public.fast' }]);
+    await standby.psql('postgres', `ALTER SYSTEM SET max_standby_streaming_delay = '-1'`);
+    await standby.psql('postgres', 'SELECT pg_reload_conf()');
+    await expect
+      .poll(async () => withCode((await inspect({ method: 'dump' }, standby, narrow)).findings, 'standby-conflict'))
+      .toEqual([]);
     await standby.psql('postgres', 'SELECT pg_promote()');
     const promoted = await inspect({}, target, standby);
     expect(withCode(promoted.findings, 'same-system-identifier')).toMatchObject([{ severity: 'warning' }]);

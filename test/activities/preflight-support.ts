@@ -7,18 +7,20 @@ import type { ClusterInspection, DatabaseInspection, Migration, PinnedServers } 
 import { parsePlan } from '../../src/domain/plan.ts';
 import { resolveReference } from '../../src/postgres/conninfo.ts';
 
-/** What a plan's `env:S` and `env:T` lead to. */
+/** What a plan's `env:S`, `env:T` and `env:U` lead to. */
 export interface Servers {
   source: string;
   target: string;
+  /** How the target reaches the source, when that differs. */
+  sourceForTarget?: string;
 }
 
 export type PlanInput = Record<string, unknown>;
 
-function activities({ source, target }: Servers) {
-  const env = { S: source, T: target };
+function activities({ source, target, sourceForTarget }: Servers) {
+  const env = { S: source, T: target, U: sourceForTarget };
   const deps: ActivityDeps = {
-    endpoint: (reference, server) => ({ server, info: resolveReference(reference, env) }),
+    endpoint: (reference, server, reader) => ({ server, info: resolveReference(reference, env, reader) }),
     searchAttributes: true,
   };
   return createInspectActivities(deps);
@@ -67,6 +69,30 @@ export async function inspectDatabase(
   const { plan, sourceOid, servers: identities } = await migrationOf(servers, database, input);
   const request = { plan, servers: identities, database, sourceOid };
   return new MockActivityEnvironment().run(() => activities(servers).inspectDatabase(request));
+}
+
+/** As validateCluster does: so many at a time. */
+export async function inspectDatabases(
+  servers: Servers,
+  databases: ClusterInspection['databases'],
+  atOnce: number,
+  input: PlanInput = {},
+): Promise<DatabaseInspection[]> {
+  const [plan, identities] = [planOf(input), await pin(servers)];
+  const inspections: DatabaseInspection[] = [];
+  for (let first = 0; first < databases.length; first += atOnce)
+    inspections.push(
+      ...(await Promise.all(
+        databases
+          .slice(first, first + atOnce)
+          .map(({ database, sourceOid }) =>
+            new MockActivityEnvironment().run((): Promise<DatabaseInspection> =>
+              activities(servers).inspectDatabase({ plan, servers: identities, database, sourceOid }),
+            ),
+          ),
+      )),
+    );
+  return inspections;
 }
 
 export const recheck = (servers: Servers, m: Migration): Promise<void> =>

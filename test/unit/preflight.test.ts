@@ -5,9 +5,11 @@ import type { Table } from '../../src/postgres/scope.ts';
 import type { ClusterContext, DatabaseContext } from '../../src/preflight/check.ts';
 import { runChecks } from '../../src/preflight/check.ts';
 import { CHECKS } from '../../src/preflight/checks.ts';
-import { outdatedMinor, pooler, programs } from '../../src/preflight/connections.ts';
+import { outdatedMinor, pooler, programs, sourceVersion } from '../../src/preflight/connections.ts';
+import { sourceForTarget } from '../../src/preflight/reach.ts';
 import { decide } from '../../src/preflight/method.ts';
-import { size, wraparound } from '../../src/preflight/source-settings.ts';
+import { wraparound } from '../../src/preflight/source-settings.ts';
+import { size } from '../../src/preflight/units.ts';
 
 const check = {
   code: 'some-check',
@@ -97,10 +99,33 @@ describe('versions', () => {
       expect(await outdatedMinor(at(version))).toHaveLength(warnings);
   });
 
+  it('before 10 are refused as a source, and warned of before 14', async () => {
+    expect(await sourceVersion(at(90624))).toMatchObject([
+      { message: expect.stringMatching(/10 is the oldest/) as string },
+    ]);
+    expect((await sourceVersion(at(90624)))[0]?.severity).toBeUndefined();
+    expect(await sourceVersion(at(130010))).toMatchObject([{ severity: 'warning' }]);
+    expect(await sourceVersion(at(140000))).toEqual([]);
+  });
+
   it('for which the worker has no client programs are refused, for each program', async () => {
     expect((await programs(at(990000))).map(({ object }) => object)).toEqual(['pg_dump', 'pg_restore']);
     expect(await programs(at(170000, 180000))).toEqual([]);
   });
+});
+
+it('a source whose certificates only the worker has is not tried by the target', async () => {
+  const context = {
+    plan: { sourceForTarget: null },
+    sourceForTarget: { host: 'db', sslmode: 'verify-full', sslrootcert: '/etc/worker/ca.crt' },
+    database: 'd',
+  } as unknown as DatabaseContext;
+  expect(await sourceForTarget(context)).toMatchObject([
+    {
+      message: expect.stringMatching(/\/etc\/worker\/ca\.crt/) as string,
+      remedy: expect.stringMatching(/sourceForTarget/) as string,
+    },
+  ]);
 });
 
 it('transaction ids that are about to run out are a warning, then an error', async () => {
@@ -124,11 +149,11 @@ describe('method auto', () => {
   const table = { schema: 'public', name: 't', bytes: 2048, persistence: 'p', extension: false } as Table;
 
   it('is replication when nothing is in the way', () => {
-    expect(decide('d', [], [table])).toMatchObject({ method: 'replication', findings: [] });
+    expect(decide('d', [], [table], 'signal')).toMatchObject({ method: 'replication', findings: [] });
   });
 
   it('is a dump for what is known to be in the way, which is no error then', () => {
-    const decision = decide('d', [obstacle(), obstacle({ object: 'public.u' })], [table]);
+    const decision = decide('d', [obstacle(), obstacle({ object: 'public.u' })], [table], 'signal');
     expect(decision).toMatchObject({
       method: 'dump',
       reason: 'Replication is not possible (and 1 more findings). public.t: It has no key.',
@@ -141,7 +166,7 @@ describe('method auto', () => {
   });
 
   it('stays replication, and blocked, where it could not be told: a dump would lose writes', () => {
-    const decision = decide('d', [obstacle({ unknown: true })], [table]);
+    const decision = decide('d', [obstacle({ unknown: true })], [table], 'signal');
     expect(decision.method).toBe('replication');
     expect(decision.findings).toMatchObject([{ severity: 'error', unknown: true }]);
   });

@@ -1,0 +1,129 @@
+import { MigrationError } from '../domain/failure.ts';
+import { LIMITS } from '../domain/limits.ts';
+import type { Session } from '../postgres/connection.ts';
+import type { ConnInfo } from '../postgres/conninfo.ts';
+import { formatConnInfo, parseConnInfo } from '../postgres/conninfo.ts';
+import { hostsOf } from '../postgres/hosts.ts';
+import { quoteIdent } from '../postgres/identifier.ts';
+import { silenceStatementLog } from '../postgres/role.ts';
+import { redact, sqlstateOf } from '../postgres/sqlstate.ts';
+import { subscriptionConnInfo } from '../postgres/subscription-conninfo.ts';
+import type { DatabaseContext, Seen } from './check.ts';
+import { shellQuote } from './shell.ts';
+
+type Outcome = 'reached' | 'forbidden' | { refusal: string };
+
+/**
+ * The target server itself, and not only this worker, must get into the source with what its subscription will hold:
+ * another network, another line of pg_hba.conf, a password that a role without superuser rights has to give. Nothing but
+ * a connection that the target makes can tell.
+ */
+export async function sourceForTarget(context: DatabaseContext): Promise<Seen[]> {
+  const { target } = context;
+  let info: ConnInfo;
+  try {
+    info = subscriptionInfo(context);
+  } catch (error) {
+    if (!(error instanceof MigrationError)) throw error;
+    return [{ message: error.message, remedy: error.details.next }];
+  }
+  let outcome = await trySubscription(target, formatConnInfo(info), LIMITS.targetConnectSeconds * hostsOf(info).length);
+  if (outcome === 'forbidden') outcome = await tryDblink(target, formatConnInfo(info));
+  if (outcome === 'reached') return [];
+  const address = `${info['host'] ?? info['hostaddr'] ?? ''}:${info['port'] ?? '5432'}`;
+  if (outcome === 'forbidden')
+    return [
+      {
+        unknown: true,
+        severity: 'warning',
+        message: `Whether the target server reaches the source at ${address} could not be tried: our role may neither create a subscription in ${context.targetExists ? `database ${quoteIdent(context.database)}` : 'the maintenance database'} of the target nor use dblink there.`,
+        remedy: `On the target's host: psql ${shellQuote(formatConnInfo(withoutPassword(info)))} -c 'SELECT 1'`,
+      },
+    ];
+  const { refusal } = outcome;
+  return [
+    {
+      message: `The target server cannot subscribe to the source at ${address}; a trial that was rolled back says: ${withoutSecrets(refusal, info)}`,
+      remedy:
+        'Let the target server into the source (network, pg_hba.conf, a password that the source asks for), say in "sourceForTarget" how it gets there, or set "method" to "dump".',
+    },
+  ];
+}
+
+/** What the subscription will be given. dblink minds the timeout; a subscription does not, and is bounded otherwise. */
+function subscriptionInfo({ plan, sourceForTarget, database }: DatabaseContext): ConnInfo {
+  const reader = plan.sourceForTarget === null ? 'worker' : 'target-server';
+  const info = parseConnInfo(subscriptionConnInfo(sourceForTarget, database, reader), 'the plan');
+  return { ...info, connect_timeout: String(LIMITS.targetConnectSeconds) };
+}
+
+const INSUFFICIENT_PRIVILEGE = '42501';
+const CANCELLED = '57014';
+/** Of one check, with all hosts of the source. */
+const MOST_SECONDS = LIMITS.checkTimeoutMs / 1000;
+
+/**
+ * A subscription that connects, in a transaction that is rolled back whatever happens, also when we are killed: neither
+ * catalog ever shows it, there is no slot, and nothing is started. The password goes there as a parameter. The server
+ * logs the statement of an error and the context of a warning, so the error is caught there, and the statement is hidden
+ * in a temporary function, of which the context of the warning ("publication does not exist") shows only the name.
+ */
+async function trySubscription(target: Session, conninfo: string, seconds: number): Promise<Outcome> {
+  await target.query(`BEGIN READ WRITE; SET LOCAL statement_timeout = '${Math.min(seconds, MOST_SECONDS)}s'`);
+  try {
+    await silenceStatementLog(target);
+    await target.query(`SELECT set_config('pgtransit.conninfo', $1, true), set_config('pgtransit.refusal', '', true)`, [
+      conninfo,
+    ]);
+    await target.query(`DO $trial$ BEGIN
+      EXECUTE format('CREATE FUNCTION pg_temp.pgtransit_trial() RETURNS void LANGUAGE sql AS %L',
+        format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION pgtransit
+                  WITH (connect = true, enabled = false, create_slot = false, slot_name = NONE, copy_data = false)',
+               'pgtransit_trial_' || pg_backend_pid(), current_setting('pgtransit.conninfo')));
+      PERFORM pg_temp.pgtransit_trial();
+    EXCEPTION WHEN query_canceled OR OTHERS THEN
+      PERFORM set_config('pgtransit.refusal', SQLSTATE || ' ' || SQLERRM, true);
+    END $trial$`);
+    const { said } = await target.one<{ said: string }>(`SELECT current_setting('pgtransit.refusal') AS said`);
+    if (said === '') return 'reached';
+    if (said.startsWith(CANCELLED))
+      return { refusal: `there was no answer within ${Math.min(seconds, MOST_SECONDS)} s.` };
+    return said.startsWith(INSUFFICIENT_PRIVILEGE) ? 'forbidden' : { refusal: said.slice(6) };
+  } catch (error) {
+    if (sqlstateOf(error) === INSUFFICIENT_PRIVILEGE) return 'forbidden';
+    throw error;
+  } finally {
+    await target.query('ROLLBACK').catch(() => target.destroy());
+  }
+}
+
+/** Where it is installed: an ordinary connection, which proves the same but for the REPLICATION attribute. */
+async function tryDblink(target: Session, conninfo: string): Promise<Outcome> {
+  try {
+    const [found] = await target.query<{ schema: string }>(
+      `SELECT n.nspname AS schema FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'dblink'`,
+    );
+    if (found === undefined) return 'forbidden';
+    const dblink = (name: string) => `${quoteIdent(found.schema)}.${name}`;
+    await target.query(`SELECT ${dblink('dblink_connect')}('pgtransit', $1)`, [conninfo]);
+    await target.query(`SELECT ${dblink('dblink_disconnect')}('pgtransit')`);
+    return 'reached';
+  } catch (error) {
+    const state = sqlstateOf(error);
+    if (state === INSUFFICIENT_PRIVILEGE) return 'forbidden';
+    // 08001: not reached; 2F003: the source asked for no password, and our role must give one.
+    if (state === null || !(error instanceof Error) || !['08001', '2F003'].includes(state)) throw error;
+    const { detail } = error as Error & { detail?: string };
+    return { refusal: `${error.message}${detail === undefined ? '' : `: ${detail}`}` };
+  }
+}
+
+const withoutPassword = (info: ConnInfo): ConnInfo =>
+  Object.fromEntries(Object.entries(info).filter(([key]) => !/password|secret|scram/.test(key)));
+
+/** libpq names host, port and user only; this is for what a later one may say. */
+function withoutSecrets(text: string, info: ConnInfo): string {
+  const oneLine = redact(text).replace(/\s+/g, ' ').trim();
+  const password = info['password'] ?? '';
+  return password === '' ? oneLine : oneLine.replaceAll(password, '***');
+}

@@ -1,0 +1,206 @@
+import { randomBytes } from 'node:crypto';
+import { beforeAll, describe, expect, it } from 'vitest';
+import type { PostgresAccess } from '../../lab/postgres-access.ts';
+import { createDatabase } from '../support/servers.ts';
+import { DUMP, REPLICATION, usePair } from './preflight-liars.ts';
+import type { Servers } from './preflight-support.ts';
+import { errorsOf, inspectCluster, inspectDatabase, withCode } from './preflight-support.ts';
+
+let source: PostgresAccess;
+let target: PostgresAccess;
+let servers: Servers;
+let newDatabase: (sql?: string) => Promise<string>;
+
+beforeAll(async () => {
+  ({ source, target, servers, newDatabase } = await usePair());
+});
+
+/** Names of one test file on servers that others use too. */
+const unique = randomBytes(4).toString('hex');
+
+describe('a role that is no superuser', () => {
+  const role = `plain_${unique}`;
+  const as = (server: PostgresAccess): string => server.uri(undefined, { user: role, password: 'secret-word' });
+
+  beforeAll(async () => {
+    for (const server of [source, target])
+      await server.psql(
+        'postgres',
+        `CREATE ROLE owner_${unique}; CREATE ROLE ${role} LOGIN REPLICATION CREATEDB PASSWORD 'secret-word'`,
+      );
+    await target.psql('postgres', `GRANT pg_create_subscription TO ${role}`);
+  });
+
+  it('gets each missing privilege by name, with the GRANT, and none once all are granted', async () => {
+    const database =
+      await newDatabase(`CREATE SCHEMA app; CREATE TABLE app.orders (id serial PRIMARY KEY); CREATE TABLE app.bills (id int PRIMARY KEY);
+      ALTER TABLE app.orders OWNER TO owner_${unique}; GRANT SELECT ON app.bills TO ${role}; CREATE TABLE app."Mine" (id int PRIMARY KEY);
+      ALTER TABLE app."Mine" OWNER TO ${role}`);
+    const both = { source: as(source), target: as(target) };
+    const { findings } = await inspectDatabase(both, database, REPLICATION);
+    const named = errorsOf(findings).map(({ code, object }) => `${code} ${object ?? ''}`);
+    expect(named.sort()).toEqual(
+      [
+        `create-publication "${database}"`,
+        'schema-usage "app"',
+        'sequence-select app.orders_id_seq',
+        'table-owner app.bills',
+        'table-owner app.orders',
+        'table-select app.orders',
+      ].sort(),
+    );
+    const [script] = withCode(findings, 'grant-script');
+    expect(script).toMatchObject({ severity: 'info', server: 'source', object: null });
+    await source.psql(database, script?.remedy ?? '');
+    expect(errorsOf((await inspectDatabase(both, database, REPLICATION)).findings)).toEqual([]);
+    expect((await inspectDatabase(both, database)).method).toBe('replication');
+  });
+
+  it('gets one short script, however many tables are missing', async () => {
+    const database = await newDatabase(`CREATE SCHEMA many; CREATE SCHEMA few; CREATE TABLE few.t (id int PRIMARY KEY);
+      DO $$ BEGIN FOR i IN 1..120 LOOP EXECUTE format('CREATE TABLE many."t %s" (id serial PRIMARY KEY)', i); END LOOP; END $$`);
+    const both = { source: as(source), target: as(target) };
+    const { findings } = await inspectDatabase(both, database, DUMP);
+    const [script] = withCode(findings, 'grant-script');
+    expect(script?.remedy?.split('\n')).toEqual([
+      `GRANT USAGE ON SCHEMA "few" TO "${role}";`,
+      `GRANT USAGE ON SCHEMA "many" TO "${role}";`,
+      `GRANT SELECT ON TABLE "few"."t" TO "${role}";`,
+      `GRANT SELECT ON ALL TABLES IN SCHEMA "many" TO "${role}";`,
+      `GRANT SELECT ON ALL SEQUENCES IN SCHEMA "many" TO "${role}";`,
+    ]);
+    await source.psql(database, script?.remedy ?? '');
+    expect(errorsOf((await inspectDatabase(both, database, DUMP)).findings)).toEqual([]);
+  });
+
+  it('is told whose objects will be its own on the target, and how to change that', async () => {
+    const [kept, gone] = [`kept_${unique}`, `gone_${unique}`];
+    await source.psql('postgres', `CREATE ROLE ${kept}; CREATE ROLE ${gone}`);
+    const database = await newDatabase(`CREATE SCHEMA s AUTHORIZATION ${kept}; CREATE TABLE t (id int PRIMARY KEY);
+      ALTER TABLE t OWNER TO ${gone}; ALTER DATABASE :"DBNAME" OWNER TO ${kept}; ALTER SCHEMA public OWNER TO ${kept}`);
+    await target.psql('postgres', `CREATE ROLE ${kept}`);
+    const both = { source: servers.source, target: as(target) };
+    const look = async (plan: object = {}) =>
+      withCode((await inspectDatabase(both, database, { ...DUMP, ...plan })).findings, 'object-owner');
+    const found = await look();
+    expect(found.map(({ object, severity }) => [object, severity])).toEqual([
+      [`"${gone}"`, 'warning'],
+      [`"${kept}"`, 'warning'],
+    ]);
+    expect(await look({ owners: false })).toEqual([]);
+    // To be a member is not enough since 16.
+    await target.psql('postgres', `GRANT ${kept} TO ${role} WITH SET FALSE`);
+    expect(await look()).toHaveLength(2);
+    await target.psql('postgres', `REVOKE ${kept} FROM ${role}`);
+    // A superuser runs the remedies; the role that had to be made is the migration's own if it may make roles.
+    await target.psql('postgres', found[1]?.remedy ?? '');
+    expect((await look()).map(({ object }) => object)).toEqual([`"${gone}"`]);
+    await target.psql('postgres', `ALTER ROLE ${role} CREATEROLE`);
+    expect(await look()).toEqual([]);
+    expect((await look({ roles: { exclude: [gone] } })).map(({ object }) => object)).toEqual([`"${gone}"`]);
+    await target.psql('postgres', `ALTER ROLE ${role} NOCREATEROLE`);
+  });
+
+  it('is told which attributes of roles get lost, because it may not give them', async () => {
+    const [boss, sender, plain] = [`boss_${unique}`, `sender_${unique}`, `nobody_${unique}`];
+    await source.psql(
+      'postgres',
+      `CREATE ROLE ${boss} SUPERUSER CREATEDB; CREATE ROLE ${sender} REPLICATION BYPASSRLS; CREATE ROLE ${plain} CREATEDB`,
+    );
+    await target.psql('postgres', `CREATE ROLE maker_${unique} LOGIN CREATEROLE CREATEDB REPLICATION`);
+    const both = { source: servers.source, target: target.uri(undefined, { user: `maker_${unique}` }) };
+    const found = withCode((await inspectCluster(both, DUMP)).findings, 'role-attribute').filter(({ object }) =>
+      object?.includes(unique),
+    );
+    expect(found.map(({ object, message }) => [object, /without (.*), which/.exec(message)?.[1]])).toEqual([
+      [`"${boss}"`, 'SUPERUSER'],
+      [`"${sender}"`, 'BYPASSRLS'],
+    ]);
+    await source.psql('postgres', `DROP ROLE ${boss}, ${sender}, ${plain}`);
+  });
+
+  it('is refused where row security would hide rows', async () => {
+    const database = await newDatabase(`CREATE TABLE secret (id int PRIMARY KEY); GRANT SELECT ON secret TO ${role}`);
+    const both = { ...servers, source: as(source) };
+    expect(withCode((await inspectDatabase(both, database, DUMP)).findings, 'row-security')).toEqual([]);
+    await source.psql(database, 'ALTER TABLE secret ENABLE ROW LEVEL SECURITY');
+    const { findings } = await inspectDatabase(both, database, DUMP);
+    expect(withCode(findings, 'row-security')).toMatchObject([{ severity: 'error', object: 'public.secret' }]);
+  });
+
+  it('is told of a connection limit that the copy would run into', async () => {
+    const database = await newDatabase();
+    const both = { ...servers, source: as(source) };
+    const limits = async () => withCode((await inspectDatabase(both, database, DUMP)).findings, 'connection-limit');
+    expect(await limits()).toEqual([]);
+    await source.psql('postgres', `ALTER DATABASE ${database} CONNECTION LIMIT 2`);
+    expect(await limits()).toMatchObject([{ severity: 'error', object: `"${database}"` }]);
+    await source.psql('postgres', `ALTER DATABASE ${database} CONNECTION LIMIT 5`);
+    expect(await limits()).toMatchObject([{ severity: 'warning' }]);
+  });
+
+  it('cannot apply changes on the target to a table that forces row security', async () => {
+    const database = await newDatabase('CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE t ENABLE ROW LEVEL SECURITY');
+    const both = { source: servers.source, target: as(target) };
+    const forced = async () =>
+      withCode((await inspectDatabase(both, database, REPLICATION)).findings, 'forced-row-security');
+    expect(await forced()).toEqual([]);
+    await source.psql(database, 'ALTER TABLE t FORCE ROW LEVEL SECURITY');
+    expect(await forced()).toMatchObject([{ severity: 'error', object: 'public.t' }]);
+  });
+
+  it('cannot create an extension that is for superusers, unless it is there', async () => {
+    const database = await newDatabase('CREATE EXTENSION dblink; CREATE EXTENSION hstore');
+    const both = { source: servers.source, target: as(target) };
+    const found = async () => withCode((await inspectDatabase(both, database)).findings, 'extension');
+    expect(await found()).toMatchObject([{ severity: 'error', object: '"dblink"' }]);
+    await createDatabase(target.uri(), database);
+    await target.psql(database, 'CREATE EXTENSION dblink');
+    expect(await found()).toEqual([]);
+  });
+
+  it('may not create schemas in a database of the target that belongs to somebody else', async () => {
+    const database = await newDatabase();
+    await createDatabase(target.uri(), database);
+    const both = { source: servers.source, target: as(target) };
+    expect(withCode((await inspectDatabase(both, database)).findings, 'target-create')).toMatchObject([
+      { severity: 'error' },
+    ]);
+    await target.psql('postgres', `GRANT CREATE ON DATABASE ${database} TO ${role}`);
+    expect(withCode((await inspectDatabase(both, database)).findings, 'target-create')).toEqual([]);
+  });
+
+  it('gets "unknown" where it may not look, and that blocks', async () => {
+    const database = await newDatabase(`CREATE TABLE t (id int PRIMARY KEY); GRANT SELECT ON t TO ${role}`);
+    const both = { source: as(source), target: as(target) };
+    const look = async (...codes: string[]) =>
+      (await inspectDatabase(both, database, DUMP)).findings
+        .filter((finding) => finding.unknown === true && codes.includes(finding.code))
+        .map(({ code, severity }) => [code, severity]);
+    const codes = ['matview-not-refreshable', 'language', 'target-not-empty', 'extension', 'locale'];
+    expect(await look(...codes)).toEqual([]);
+    await source.psql(database, 'REVOKE SELECT ON pg_language FROM PUBLIC');
+    await createDatabase(target.uri(), database);
+    await target.psql(
+      database,
+      `REVOKE SELECT ON pg_publication FROM PUBLIC; REVOKE TEMPORARY ON DATABASE ${database} FROM PUBLIC`,
+    );
+    await source.psql(database, `CREATE COLLATION c (provider = libc, locale = 'C')`);
+    expect(await look(...codes)).toEqual([
+      ['target-not-empty', 'error'],
+      ['language', 'error'],
+      ['locale', 'error'],
+    ]);
+    await source.psql(database, 'REVOKE SELECT ON pg_extension FROM PUBLIC');
+    const { findings } = await inspectDatabase(both, database, DUMP);
+    expect(findings).toMatchObject([{ code: 'tables-unreadable', severity: 'error', unknown: true }]);
+  });
+
+  it('says which database does not let it in', async () => {
+    const database = await newDatabase();
+    await source.psql('postgres', `REVOKE CONNECT ON DATABASE ${database} FROM PUBLIC`);
+    const inspection = await inspectDatabase({ ...servers, source: as(source) }, database);
+    expect(inspection.findings).toMatchObject([{ code: 'database-unreachable', severity: 'error', server: 'source' }]);
+    expect(JSON.stringify(inspection)).not.toContain('secret-word');
+  });
+});
