@@ -50,10 +50,7 @@ export const answerOf = {
     return { answer, text: [databases.map(progressLine).join('\n'), next, `${id}: ${status}`].join('\n\n') };
   },
 
-  validation(id: string, outcome: Outcome): Delivery {
-    if (outcome.status !== 'done') return answerOf.outcome(id, outcome);
-    const result = outcome.report as unknown as Validation;
-    const { ok, databases, findings } = result;
+  validation(id: string, { ok, databases, findings }: Validation): Delivery {
     const answer = {
       ...nothing,
       id,
@@ -72,7 +69,8 @@ export const answerOf = {
   },
 };
 
-interface Validation {
+/** What `validateCluster` answers. */
+export interface Validation {
   ok: boolean;
   databases: { database: string; method: string; reason: string }[];
   findings: Finding[];

@@ -16,13 +16,19 @@ export interface Outcome {
   findings: Finding[] | null;
 }
 
-/** Waits for the end, and reads it. */
+/** Waits for the end of a migration, and reads it. */
 export async function outcomeOf(handle: WorkflowHandle): Promise<Outcome> {
+  const end = await endOf<ClusterReport>(handle);
+  return 'result' in end ? { status: 'done', message: '', report: end.result, findings: null } : end.failure;
+}
+
+/** The same for any workflow: its result, or how it failed. */
+export async function endOf<Result>(handle: WorkflowHandle): Promise<{ result: Result } | { failure: Outcome }> {
   try {
-    return { status: 'done', message: '', report: (await handle.result()) as ClusterReport, findings: null };
+    return { result: (await handle.result()) as Result };
   } catch (error) {
     if (!(error instanceof WorkflowFailedError)) throw error;
-    return failedOutcome(error.cause);
+    return { failure: failedOutcome(error.cause) };
   }
 }
 

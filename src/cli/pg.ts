@@ -10,12 +10,13 @@ import type { Secrets } from '../temporal/secrets.ts';
 import type { TemporalSession } from '../temporal/session.ts';
 import { openTemporal } from '../temporal/session.ts';
 import { stateDirectory } from '../temporal/state-dir.ts';
+import type { Validation } from './answer.ts';
 import { answerOf, deliver, INTERRUPTED } from './answer.ts';
 import { startInBackground } from './background.ts';
 import type { Followed } from './follow.ts';
 import { follow } from './follow.ts';
 import { migrationIdentity } from './migration-identity.ts';
-import { outcomeOf } from './outcome.ts';
+import { endOf, outcomeOf } from './outcome.ts';
 import { pgFlags } from './pg-flags.ts';
 import type { PgOptions } from './pg-options.ts';
 import { processEnvironment, readPgOptions } from './pg-options.ts';
@@ -71,8 +72,11 @@ async function validate(migration: PgMigration): Promise<number> {
     args: [options.plan],
     workflowIdConflictPolicy: 'TERMINATE_EXISTING',
   });
-  const outcome = await servedHere(migration, () => outcomeOf(handle));
-  return outcome === 'interrupted' ? INTERRUPTED : deliver(answerOf.validation(workflowId, outcome), options);
+  const end = await servedHere(migration, () => endOf<Validation>(handle));
+  if (end === 'interrupted') return INTERRUPTED;
+  const answer =
+    'result' in end ? answerOf.validation(workflowId, end.result) : answerOf.outcome(workflowId, end.failure);
+  return deliver(answer, options);
 }
 
 async function migrate(migration: PgMigration): Promise<number> {
