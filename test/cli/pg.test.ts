@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { own } from '../../lab/processes.ts';
 import type { PostgresServer } from '../../lab/postgres-server.ts';
 import { startPostgres } from '../../lab/postgres-server.ts';
@@ -17,6 +17,9 @@ import { pgtransit } from './command.ts';
 const PATIENCE_MS = 240_000;
 const SECRETS = { source: 'hush-source', target: 'hush-target' };
 
+/** One for each test, with writers' tables. */
+const DATABASES = ['My-Db', 'skipped', 'stream', 'killed', 'interrupted', 'parked', 'one', 'two', 'looked-at'];
+
 let source: PostgresServer;
 let target: PostgresServer;
 
@@ -27,27 +30,37 @@ beforeAll(async () => {
     startPostgres({ major: 17, auth, password: SECRETS.source, settings }),
     startPostgres({ major: 18, auth, password: SECRETS.target, settings: { ...settings, max_worker_processes: '60' } }),
   ]);
+  // All of them before the first test: what a command leaves out is part of the migration's id.
+  for (const database of DATABASES) {
+    await source.psql('postgres', `CREATE DATABASE "${database}"`);
+    await source.psql(database, HOLD_SCHEMA);
+  }
 }, 60_000);
 
-afterAll(() => Promise.all([source.remove(), target.remove()]));
-
-let home: string;
-let running: RunningCommand[] = [];
-
-beforeEach(() => {
-  home = mkdtempSync(join(tmpdir(), 'pgtransit-home-'));
-  own({ remove: [home] });
+afterAll(async () => {
+  for (const command of running) command.kill('SIGKILL');
+  // A server that a command started ends by itself.
+  for (const home of homes) await untilNobodyUses(home);
+  await Promise.all([source.remove(), target.remove()]);
 });
 
-afterEach(async () => {
-  for (const command of running) command.kill('SIGKILL');
-  running = [];
-  // The server that the command started ends by itself.
+const homes: string[] = [];
+const running: RunningCommand[] = [];
+
+/** Where one test's commands keep their state. */
+function useHome(): string {
+  const home = mkdtempSync(join(tmpdir(), 'pgtransit-home-'));
+  own({ remove: [home] });
+  homes.push(home);
+  return home;
+}
+
+const untilNobodyUses = async (home: string): Promise<void> => {
   await eventually(
     () => Promise.resolve(pgrep(home)),
     (pids) => pids === '',
   );
-});
+};
 
 const pgrep = (pattern: string): string => {
   try {
@@ -60,15 +73,8 @@ const pgrep = (pattern: string): string => {
 const databases = async (server: PostgresServer): Promise<string[]> =>
   (await server.psql('postgres', `SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY 1`)).split('\n');
 
-/** A database with writers' tables; other databases of the source are left out by the test's own command. */
-async function prepare(database: string): Promise<string> {
-  await source.psql('postgres', `CREATE DATABASE "${database}"`);
-  await source.psql(database, HOLD_SCHEMA);
-  return database;
-}
-
 /** The command with both URIs, for one database: everything else on the source is left out. */
-async function pg(database: string, ...flags: string[]): Promise<RunningCommand> {
+async function pg(home: string, database: string, ...flags: string[]): Promise<RunningCommand> {
   const others = (await databases(source)).filter((name) => name !== database);
   const command = pgtransit(
     ['pg', '-s', source.uri('postgres'), '-t', target.uri('postgres'), '-f', others.join(','), ...flags],
@@ -78,12 +84,11 @@ async function pg(database: string, ...flags: string[]): Promise<RunningCommand>
   return command;
 }
 
-describe('pgtransit pg without a Temporal server', { timeout: PATIENCE_MS }, () => {
+describe.concurrent('pgtransit pg without a Temporal server', { timeout: PATIENCE_MS }, () => {
   test('the documented command migrates everything but what it leaves out, and leaves nothing behind', async () => {
-    await prepare('My-Db');
-    await prepare('skipped');
+    const home = useHome();
     const traffic = startTraffic(source.uri('My-Db'), 50);
-    const command = await pg('My-Db', '-d', '--max-replication-lag', '1', '--stop-replication', '--fence');
+    const command = await pg(home, 'My-Db', '-d', '--max-replication-lag', '1', '--stop-replication', '--fence');
     await command.says(/streaming|stopping/);
     const seen = execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' });
     expect(await command.exitCode).toBe(0);
@@ -94,30 +99,27 @@ describe('pgtransit pg without a Temporal server', { timeout: PATIENCE_MS }, () 
     expect(await databases(target)).not.toContain('skipped');
     for (const secret of Object.values(SECRETS)) expect(seen + command.stdout + command.stderr).not.toContain(secret);
 
-    const again = await pg('My-Db', '--max-replication-lag', '1', '--stop-replication', '--json');
+    const again = await pg(home, 'My-Db', '--max-replication-lag', '1', '--stop-replication', '--json');
     expect(await again.exitCode).toBe(0);
     expect(again.stderr).toContain('is finished already');
     expect(JSON.parse(again.stdout)).toMatchObject({ status: 'done', exitCode: 0, databases: [{ database: 'My-Db' }] });
   });
 
   test('without --stop-replication it returns when everything streams; with it, the same command ends it', async () => {
-    await prepare('stream');
-    const first = await pg('stream');
+    const home = useHome();
+    const first = await pg(home, 'stream');
     expect(await first.exitCode).toBe(0);
     expect(first.stdout).toMatch(/stream: streaming.*running/s);
     expect(first.stdout).toMatch(/pgtransit stop pgtransit-[0-9a-f]{12}/);
     // The replication needs no process of ours.
-    await eventually(
-      () => Promise.resolve(pgrep(home)),
-      (pids) => pids === '',
-    );
+    await untilNobodyUses(home);
     await source.psql('stream', `INSERT INTO account VALUES (9999, 12345)`);
     await eventually(
       () => target.psql('stream', 'SELECT count(*) FROM account WHERE balance = 12345'),
       (count) => count === '1',
     );
     const report = join(home, 'report.json');
-    const second = await pg('stream', '--stop-replication', '--report-file', report);
+    const second = await pg(home, 'stream', '--stop-replication', '--report-file', report);
     expect(await second.exitCode).toBe(0);
     expect(second.stderr).toContain('going on with it');
     await expectEqual(source, target, ['stream']);
@@ -127,11 +129,11 @@ describe('pgtransit pg without a Temporal server', { timeout: PATIENCE_MS }, () 
   });
 
   test('killed at ten moments, the same command each time ends equal, and copies nothing twice', async () => {
-    await prepare('killed');
+    const home = useHome();
     const traffic = startTraffic(source.uri('killed'), 20);
     const finished = new Map<string, string>();
     for (let kill = 0; kill < 10; kill += 1) {
-      const command = await pg('killed', '--stop-replication', '--fence');
+      const command = await pg(home, 'killed', '--stop-replication', '--fence');
       // Somewhere in each phase, and once when a table is surely finished.
       const moment = async () => {
         if (kill === 3)
@@ -152,7 +154,7 @@ describe('pgtransit pg without a Temporal server', { timeout: PATIENCE_MS }, () 
         finished.set(unit, time);
       }
     }
-    const last = await pg('killed', '--stop-replication', '--fence');
+    const last = await pg(home, 'killed', '--stop-replication', '--fence');
     expect(await last.exitCode, last.stdout + last.stderr).toBe(0);
     await traffic.stop();
     expect(finished.size).toBeGreaterThan(0);
@@ -161,29 +163,29 @@ describe('pgtransit pg without a Temporal server', { timeout: PATIENCE_MS }, () 
   });
 
   test('Ctrl-C ends the process and says what stays; the same command goes on', async () => {
-    await prepare('interrupted');
+    const home = useHome();
     await target.psql('postgres', 'CREATE DATABASE interrupted');
     const hold = await holdAt(target, 'interrupted', 'copy');
-    const first = await pg('interrupted', '--stop-replication');
+    const first = await pg(home, 'interrupted', '--stop-replication');
     await hold.reached();
     first.kill('SIGINT');
     expect(await first.exitCode).toBe(130);
     expect(first.stderr).toMatch(/replication slots.*the same command again.*pgtransit cancel pgtransit-/s);
     await hold.release();
-    const second = await pg('interrupted', '--stop-replication');
+    const second = await pg(home, 'interrupted', '--stop-replication');
     expect(await second.exitCode).toBe(0);
     await expectEqual(source, target, ['interrupted']);
   });
 
   test('a failure parks: exit 1 with the reason, and the same command goes on when it is mended', async () => {
-    await prepare('parked');
+    const home = useHome();
     const picky = `CREATE FUNCTION picky(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
       IF inet_server_port() = ${target.port} THEN RAISE 'not on this server'; END IF; RETURN i; END $$;`;
     await source.psql(
       'parked',
       `${picky} CREATE TABLE odd (id int PRIMARY KEY); INSERT INTO odd VALUES (1); CREATE INDEX ON odd (picky(id))`,
     );
-    const first = await pg('parked', '--stop-replication');
+    const first = await pg(home, 'parked', '--stop-replication');
     expect(await first.exitCode).toBe(1);
     expect(first.stdout).toMatch(/not on this server/);
     expect(first.stdout).toMatch(/the same command again/);
@@ -191,15 +193,14 @@ describe('pgtransit pg without a Temporal server', { timeout: PATIENCE_MS }, () 
       'parked',
       'CREATE OR REPLACE FUNCTION picky(i int) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT i $$',
     );
-    const second = await pg('parked', '--stop-replication');
+    const second = await pg(home, 'parked', '--stop-replication');
     expect(await second.exitCode).toBe(0);
     await expectEqual(source, target, ['parked']);
   });
 
   test('two migrations at once share the server of the state directory', async () => {
-    await prepare('one');
-    await prepare('two');
-    const commands = await Promise.all([pg('one', '--stop-replication'), pg('two', '--stop-replication')]);
+    const home = useHome();
+    const commands = await Promise.all([pg(home, 'one', '--stop-replication'), pg(home, 'two', '--stop-replication')]);
     expect(await Promise.all(commands.map(({ exitCode }) => exitCode))).toEqual([0, 0]);
     const addresses = commands.map(({ stderr }) => /Web UI: (\S+)/.exec(stderr)?.[1]);
     expect(addresses[0]).toBe(addresses[1]);
@@ -207,9 +208,9 @@ describe('pgtransit pg without a Temporal server', { timeout: PATIENCE_MS }, () 
   });
 
   test('--validate tells what is in the way and changes nothing', async () => {
-    await prepare('looked-at');
+    const home = useHome();
     await source.psql('looked-at', 'CREATE TABLE no_key (n int)');
-    const command = await pg('looked-at', '--validate', '--force-method', 'replication');
+    const command = await pg(home, 'looked-at', '--validate', '--force-method', 'replication');
     expect(await command.exitCode).toBe(1);
     expect(command.stdout).toMatch(/ERROR replica-identity \(source, looked-at, public.no_key\)/);
     expect(command.stdout).toMatch(/^ {4}ALTER TABLE .*REPLICA IDENTITY FULL;$/m);
