@@ -5,6 +5,9 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, t
 import { own } from '../../lab/processes.ts';
 import type { PostgresServer } from '../../lab/postgres-server.ts';
 import { startPostgres } from '../../lab/postgres-server.ts';
+import type { LocalServer } from '../../src/temporal/local-server.ts';
+import { joinLocalServer } from '../../src/temporal/local-server.ts';
+import { stateDirectory } from '../../src/temporal/state-dir.ts';
 import { HOLD_SCHEMA, holdAt } from '../support/hold.ts';
 import { expectEqual, leftovers } from '../support/live-migration.ts';
 import type { RunningCommand } from './command.ts';
@@ -23,15 +26,19 @@ beforeAll(async () => {
 afterAll(() => Promise.all([source.remove(), target.remove()]));
 
 let home: string;
+/** Keeps the commands' Temporal server running between two of them. */
+let server: LocalServer;
 const running: RunningCommand[] = [];
 
-beforeEach(() => {
+beforeEach(async () => {
   home = mkdtempSync(join(tmpdir(), 'pgtransit-home-'));
   own({ remove: [home] });
+  server = await joinLocalServer(stateDirectory({ HOME: home }), process.env);
 });
 
 afterEach(() => {
   for (const command of running.splice(0)) command.kill('SIGKILL');
+  server.leave();
 });
 
 const uris = () => ({ SOURCE_SERVICE_URI: source.uri('postgres'), TARGET_SERVICE_URI: target.uri('postgres') });

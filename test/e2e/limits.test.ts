@@ -83,7 +83,7 @@ describe('the limits of a worker', () => {
         database,
         `SELECT format('CREATE TABLE t%s (id int PRIMARY KEY, other int REFERENCES t%s, note text); CREATE INDEX ON t%s (note); INSERT INTO t%s VALUES (1, 1, md5(''%s''))', g, g, g, g, g) FROM generate_series(1, 2000) g \\gexec`,
       );
-      await migrate([database], 'replication', async ({ client, id, worker }, report) => {
+      await migrate([database], 'dump', async ({ client, id, worker }, report) => {
         expect(report.databases[0]).toMatchObject({ tables: 2000, rows: 2000 });
         expect((await readHistory(client, `${id}/${database}`)).events).toBeLessThan(250);
         expect(mostMemory(worker.pid)).toBeLessThan(350);
