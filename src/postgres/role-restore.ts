@@ -1,3 +1,4 @@
+import { silenceStatementLog } from './secret-statement.ts';
 import type { RoleReport } from '../domain/progress.ts';
 import type { Session } from './connection.ts';
 import { quoteIdent, quoteLiteral } from './identifier.ts';
@@ -9,7 +10,6 @@ import {
   grantParameterSql,
   passwordFor,
   readRoleNames,
-  silenceStatementLog,
 } from './role.ts';
 import { redact, sqlstateOf, toMigrationError } from './sqlstate.ts';
 

@@ -166,25 +166,3 @@ export function grantParameterSql({ parameter, grantee, privilege, grantable }: 
   const to = grantee === null ? 'PUBLIC' : quoteIdent(grantee);
   return `GRANT ${privilege} ON PARAMETER ${quoteIdent(parameter)} TO ${to}${grantable ? ' WITH GRANT OPTION' : ''}`;
 }
-
-/**
- * Keeps verifiers out of the server's log and statistics, where we may. Holds until the transaction ends.
- */
-export async function silenceStatementLog(target: Session): Promise<void> {
-  const silent = {
-    log_statement: 'none',
-    log_min_duration_statement: '-1',
-    log_min_duration_sample: '-1',
-    log_transaction_sample_rate: '0',
-    log_min_error_statement: 'panic',
-    'pg_stat_statements.track_utility': 'off',
-    'pgaudit.log': 'none',
-    'auto_explain.log_min_duration': '-1',
-  };
-  await target.query(
-    `SELECT set_config(name, value, true)
-       FROM unnest($1::text[], $2::text[]) AS s (name, value)
-      WHERE current_setting('is_superuser')::bool AND current_setting(name, true) IS NOT NULL`,
-    [Object.keys(silent), Object.values(silent)],
-  );
-}

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { LIMITS } from '../domain/limits.ts';
 import type { Session } from './connection.ts';
 import { quoteIdent, quoteLiteral } from './identifier.ts';
+import { runSecretly } from './secret-statement.ts';
 
 /** Subscribes to slot and publication of the same name, without copying: the rows are there. */
 export async function createSubscription(target: Session, name: string, conninfo: string): Promise<void> {
@@ -11,20 +12,16 @@ export async function createSubscription(target: Session, name: string, conninfo
     [name],
   );
   if (existing === undefined) {
-    await keepOutOfTheLog(target);
-    await target.query(
-      `CREATE SUBSCRIPTION ${quoteIdent(name)} CONNECTION ${quoteLiteral(conninfo)} PUBLICATION ${quoteIdent(name)}
-       WITH (create_slot = false, slot_name = ${quoteLiteral(name)}, copy_data = false)`,
-    );
+    await target.transaction(async () => {
+      const refused = await runSecretly(
+        target,
+        `format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %1$I WITH (create_slot = false, slot_name = %1$I, copy_data = false)',
+                ${quoteLiteral(name)}, current_setting('pgtransit.hidden'))`,
+        conninfo,
+      );
+      if (refused !== null) throw Object.assign(new Error(refused.message), { code: refused.sqlstate });
+    });
   } else if (!existing.enabled) await target.query(`ALTER SUBSCRIPTION ${quoteIdent(name)} ENABLE`);
-}
-
-/** The statement holds the source's password. Only a superuser may turn its logging off; the manual names the exception. */
-async function keepOutOfTheLog(target: Session): Promise<void> {
-  await target.query(
-    `SELECT CASE WHEN current_setting('is_superuser')::bool THEN set_config(name, value, false) END
-       FROM (VALUES ('log_statement', 'none'), ('log_min_duration_statement', '-1'), ('log_min_error_statement', 'panic')) AS s (name, value)`,
-  );
 }
 
 /**

@@ -5,7 +5,7 @@ import type { ConnInfo } from '../postgres/conninfo.ts';
 import { formatConnInfo, parseConnInfo } from '../postgres/conninfo.ts';
 import { hostsOf } from '../postgres/hosts.ts';
 import { quoteIdent } from '../postgres/identifier.ts';
-import { silenceStatementLog } from '../postgres/role.ts';
+import { runSecretly } from '../postgres/secret-statement.ts';
 import { redact, sqlstateOf } from '../postgres/sqlstate.ts';
 import { subscriptionConnInfo } from '../postgres/subscription-conninfo.ts';
 import type { DatabaseContext, Seen } from './check.ts';
@@ -64,31 +64,22 @@ const MOST_SECONDS = LIMITS.checkTimeoutMs / 1000;
 
 /**
  * A subscription that connects, in a transaction that is rolled back whatever happens, also when we are killed: neither
- * catalog ever shows it, there is no slot, and nothing is started. The password goes there as a parameter. The server
- * logs the statement of an error and the context of a warning, so the error is caught there, and the statement is hidden
- * in a temporary function, of which the context of the warning ("publication does not exist") shows only the name.
+ * catalog ever shows it, there is no slot, and nothing is started.
  */
 async function trySubscription(target: Session, conninfo: string, seconds: number): Promise<Outcome> {
   await target.query(`BEGIN READ WRITE; SET LOCAL statement_timeout = '${Math.min(seconds, MOST_SECONDS)}s'`);
   try {
-    await silenceStatementLog(target);
-    await target.query(`SELECT set_config('pgtransit.conninfo', $1, true), set_config('pgtransit.refusal', '', true)`, [
+    const refused = await runSecretly(
+      target,
+      `format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION pgtransit
+                 WITH (connect = true, enabled = false, create_slot = false, slot_name = NONE, copy_data = false)',
+              'pgtransit_trial_' || pg_backend_pid(), current_setting('pgtransit.hidden'))`,
       conninfo,
-    ]);
-    await target.query(`DO $trial$ BEGIN
-      EXECUTE format('CREATE FUNCTION pg_temp.pgtransit_trial() RETURNS void LANGUAGE sql AS %L',
-        format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION pgtransit
-                  WITH (connect = true, enabled = false, create_slot = false, slot_name = NONE, copy_data = false)',
-               'pgtransit_trial_' || pg_backend_pid(), current_setting('pgtransit.conninfo')));
-      PERFORM pg_temp.pgtransit_trial();
-    EXCEPTION WHEN query_canceled OR OTHERS THEN
-      PERFORM set_config('pgtransit.refusal', SQLSTATE || ' ' || SQLERRM, true);
-    END $trial$`);
-    const { said } = await target.one<{ said: string }>(`SELECT current_setting('pgtransit.refusal') AS said`);
-    if (said === '') return 'reached';
-    if (said.startsWith(CANCELLED))
+    );
+    if (refused === null) return 'reached';
+    if (refused.sqlstate === CANCELLED)
       return { refusal: `there was no answer within ${Math.min(seconds, MOST_SECONDS)} s.` };
-    return said.startsWith(INSUFFICIENT_PRIVILEGE) ? 'forbidden' : { refusal: said.slice(6) };
+    return refused.sqlstate === INSUFFICIENT_PRIVILEGE ? 'forbidden' : { refusal: refused.message };
   } catch (error) {
     if (sqlstateOf(error) === INSUFFICIENT_PRIVILEGE) return 'forbidden';
     throw error;

@@ -123,7 +123,7 @@ describe('whether the target server reaches the source', () => {
       expect(Date.now() - started).toBeLessThan(15_000);
       const dying = look({ user: 'sub', via });
       dying.catch(() => undefined);
-      const kill = `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'DO $trial$%' AND pid <> pg_backend_pid()`;
+      const kill = `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'DO $hidden$%' AND pid <> pg_backend_pid()`;
       await expect.poll(() => target.psql('postgres', kill), { timeout: 20_000 }).toBe('1');
       await expect(dying).rejects.toMatchObject({ type: 'ConnectionFailed' });
       await expectNoTraces();
