@@ -3,13 +3,11 @@ import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import type { Session } from '../src/postgres/connection.ts';
-import { quoteIdent, quoteLiteral } from '../src/postgres/identifier.ts';
+import { FENCE_STEP, liftFence } from '../src/postgres/fence.ts';
+import { quoteIdent } from '../src/postgres/identifier.ts';
 import { requireOwnLedger } from '../src/postgres/ledger.ts';
 import type { ActivityDeps } from './context.ts';
 import { nextPoll, openSource, openTarget, withSession } from './context.ts';
-
-/** The step name under which the setting that was there before is booked. */
-const FENCE = 'fence';
 
 export function createFenceActivities(deps: ActivityDeps) {
   return {
@@ -25,7 +23,7 @@ export function createFenceActivities(deps: ActivityDeps) {
           await target.query(
             `INSERT INTO ${LEDGER_SCHEMA}.event (step, warning, message)
              SELECT $1, false, $2 WHERE NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.event WHERE step = $1)`,
-            [FENCE, JSON.stringify({ readOnly: await databaseSetting(source) })],
+            [FENCE_STEP, JSON.stringify({ readOnly: await databaseSetting(source) })],
           );
           await source.query(`ALTER DATABASE ${quoteIdent(m.database)} SET default_transaction_read_only = on`);
           const { at } = await source.one<{ at: string }>('SELECT clock_timestamp()::text AS at');
@@ -52,27 +50,6 @@ export function createFenceActivities(deps: ActivityDeps) {
       );
     },
   };
-}
-
-/** Whether `fence` has booked something that is to be put back. */
-export const isFenced = async (target: Session): Promise<boolean> =>
-  (await target.query(`SELECT FROM ${LEDGER_SCHEMA}.event WHERE step = $1`, [FENCE])).length > 0;
-
-/** Puts back what `fence` has booked; nothing where it has booked nothing. */
-export async function liftFence(source: Session, target: Session): Promise<void> {
-  const [booked] = await target.query<{ message: string }>(
-    `SELECT message FROM ${LEDGER_SCHEMA}.event WHERE step = $1`,
-    [FENCE],
-  );
-  if (booked === undefined) return;
-  const { readOnly } = JSON.parse(booked.message) as { readOnly: string | null };
-  const { database } = await source.one<{ database: string }>('SELECT current_database() AS database');
-  const what =
-    readOnly === null
-      ? 'RESET default_transaction_read_only'
-      : `SET default_transaction_read_only = ${quoteLiteral(readOnly)}`;
-  await source.query(`ALTER DATABASE ${quoteIdent(database)} ${what}`);
-  await target.query(`DELETE FROM ${LEDGER_SCHEMA}.event WHERE step = $1`, [FENCE]);
 }
 
 /** Without it the server hides when other sessions began, and the fence would take writers for new, read-only sessions. */

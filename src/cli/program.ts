@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import { packageRoot } from '../package-root.ts';
 import type { Secrets } from '../temporal/secrets.ts';
 import { cancelCommand } from './cancel.ts';
+import { cleanupCommand } from './cleanup.ts';
 import { completionCommand } from './completion.ts';
 import { listCommand } from './list.ts';
 import { pgCommand } from './pg.ts';
@@ -50,6 +51,7 @@ export function buildProgram(secrets: Secrets): Command {
     resolveCommand,
     cancelCommand,
     listCommand,
+    cleanupCommand,
     reportCommand,
   ];
   add('For migrations that there are:', ...migrations.map((command) => command(secrets)));

@@ -90,7 +90,10 @@ describe.concurrent('pgtransit pg without a Temporal server', { timeout: PATIENC
     const traffic = startTraffic(source.uri('My-Db'), 50);
     const command = await pg(home, 'My-Db', '-d', '--max-replication-lag', '1', '--stop-replication', '--fence');
     await command.says(/streaming|stopping/);
-    const seen = execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' });
+    // Its own line and its programs'; what the other tests start is not its business.
+    const pid = String(command.pid);
+    const seen = execFileSync('ps', ['-o', 'args=', '--pid', pid, '--ppid', pid], { encoding: 'utf8' });
+    expect(seen).toContain('pgtransit pg');
     expect(await command.exitCode).toBe(0);
     await traffic.stop();
     expect(command.stdout).toMatch(/My-Db +replication +done/);
