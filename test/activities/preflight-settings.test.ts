@@ -213,6 +213,9 @@ describe('disks', () => {
       },
     ]);
     await inflate(source, 20_000 * GB);
+    // Its rate counts from its statistics' beginning, which may be old.
+    await source.psql('postgres', `SELECT pg_stat_reset_shared('wal')`);
+    await source.psql('postgres', `SELECT pg_logical_emit_message(false, 'test', repeat('x', 1000000))`);
     expect(await cluster('source-disk')).toMatchObject([
       { severity: 'info', unknown: true, message: expect.stringMatching(/the slots keep .*WAL/) as string },
     ]);
