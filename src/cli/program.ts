@@ -5,7 +5,9 @@ import { packageRoot } from '../package-root.ts';
 import type { Secrets } from '../temporal/secrets.ts';
 import { cancelCommand } from './cancel.ts';
 import { cleanupCommand } from './cleanup.ts';
+
 import { completionCommand } from './completion.ts';
+import { doctorCommand } from './doctor.ts';
 import { listCommand } from './list.ts';
 import { pgCommand } from './pg.ts';
 import { reportCommand } from './report.ts';
@@ -52,6 +54,7 @@ export function buildProgram(secrets: Secrets): Command {
     cancelCommand,
     listCommand,
     cleanupCommand,
+    doctorCommand,
     reportCommand,
   ];
   add('For migrations that there are:', ...migrations.map((command) => command(secrets)));
