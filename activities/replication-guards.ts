@@ -9,6 +9,7 @@ import { recordWarning } from '../src/postgres/ledger.ts';
 import { notPublished } from '../src/postgres/publication.ts';
 import { isPublished, listTables } from '../src/postgres/scope.ts';
 import { readSlot } from '../src/postgres/slot.ts';
+import { perhapsTruncated } from '../src/postgres/truncation.ts';
 
 /** @throws MigrationError `NotComplete`: changes must not be applied to tables that are still being copied */
 export async function requireSealed(target: Session): Promise<void> {
@@ -91,5 +92,16 @@ export async function warnOfNewTables(source: Session, target: Session, m: Migra
       target,
       'waitForGate',
       `Table ${displayName(schema, name)} was created on the source after the start, and was not migrated.`,
+    );
+}
+
+/** What no stream of PostgreSQL 10 tells: only the rows on both sides can. */
+export async function warnOfTruncatedTables(source: Session, target: Session): Promise<void> {
+  for (const table of (await perhapsTruncated(source, target)).slice(0, LIMITS.namesInMessage))
+    await recordWarning(
+      target,
+      'waitForDrain',
+      `Table ${table} was truncated or rewritten on the source after it was copied, and PostgreSQL 10 does not ` +
+        'replicate TRUNCATE: compare its rows on both servers, because the target may have some that the source has not.',
     );
 }

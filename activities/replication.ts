@@ -6,7 +6,7 @@ import { watchApply } from '../src/postgres/apply-watch.ts';
 import { endSessions } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { quoteLiteral } from '../src/postgres/identifier.ts';
-import { bytesUnconfirmed, confirmedLsn, emitMark, flushLsn } from '../src/postgres/lag.ts';
+import { bytesUnconfirmed, confirmedLsn, emitMark, flushLsn, lsnBefore } from '../src/postgres/lag.ts';
 import { dropPublication } from '../src/postgres/publication.ts';
 import { dropSlot, freeSlot } from '../src/postgres/slot.ts';
 import {
@@ -27,6 +27,7 @@ import {
   requireSlots,
   requireSlotsOfTheSnapshots,
   warnOfNewTables,
+  warnOfTruncatedTables,
 } from './replication-guards.ts';
 
 export function createReplicationActivities(deps: ActivityDeps) {
@@ -132,6 +133,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
           },
         );
         await requirePublished(source, target, names);
+        await warnOfTruncatedTables(source, target);
       });
     },
 
@@ -163,8 +165,9 @@ export function createReplicationActivities(deps: ActivityDeps) {
           // The walsender notices a moment later than the target that its worker is gone.
           await freeSlot(source, name);
           const row = await source.one<{ bytes: number }>(
-            // B carries the LSN of its commit; I, U, D, T are the messages that carry rows (manual, 55.9).
-            `WITH messages AS MATERIALIZED (
+            // B carries the LSN of its commit; I, U, D, T are the messages that carry rows (manual, 55.9). Read once: what
+            // is used twice is materialized.
+            `WITH messages AS (
                SELECT xid::text AS xid, data FROM pg_logical_slot_peek_binary_changes($1, NULL, ${LIMITS.peekChanges},
                  'proto_version', '1', 'publication_names', $2)),
              missing AS (
@@ -204,11 +207,7 @@ async function generationNames(target: Session, m: Migration): Promise<string[]>
 
 /** One sample of the gate: is what was flushed at its beginning confirmed within the time? */
 async function sample(source: Session, names: string[], maxLagBytes: number): Promise<boolean> {
-  // $1 may be more than was ever written; then nothing has to be confirmed.
-  const { lsn } = await source.one<{ lsn: string }>(
-    `SELECT ('0/0'::pg_lsn + greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') - $1::numeric, 0))::text AS lsn`,
-    [maxLagBytes],
-  );
+  const lsn = lsnBefore(await flushLsn(source), maxLagBytes);
   for (const until = Date.now() + LIMITS.gateSampleMs; ;) {
     if ((await bytesUnconfirmed(source, names, lsn)) === 0) return true;
     if (Date.now() > until) return false;

@@ -1,7 +1,7 @@
 import os from 'node:os';
 import path from 'node:path';
 import { runProgram } from './run-program.ts';
-import { pgBin } from './tools.ts';
+import { pgBin, psqlBin } from './tools.ts';
 
 export interface UriOptions {
   user?: string;
@@ -14,7 +14,7 @@ export interface UriOptions {
 export interface PostgresAccess {
   major: number;
   port: number;
-  /** Of the programs of this major. */
+  /** Of the programs of this major; before 14 those that a server needs, and no others. */
   binDir: string;
   /** What those programs need in their environment; without it some libraries would load the system's older libpq. */
   env: { LD_LIBRARY_PATH: string };
@@ -26,7 +26,8 @@ export interface PostgresAccess {
 
 export function postgresAccess(major: number, port: number, superuserPassword?: string): PostgresAccess {
   const binDir = pgBin(major);
-  const env = { LD_LIBRARY_PATH: path.join(binDir, '..', 'lib') };
+  const libraries = (bin: string): { LD_LIBRARY_PATH: string } => ({ LD_LIBRARY_PATH: path.join(bin, '..', 'lib') });
+  const env = libraries(binDir);
   const uri = (database = 'postgres', options: UriOptions = {}): string => {
     const user = encodeURIComponent(options.user ?? 'postgres');
     const password = options.password ?? (options.user === undefined ? superuserPassword : undefined);
@@ -36,7 +37,8 @@ export function postgresAccess(major: number, port: number, superuserPassword?: 
   };
   const psql = async (database: string, sql: string): Promise<string> => {
     const args = ['-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1', '-d', uri(database), '-f', '-'];
-    const output = await runProgram(path.join(binDir, 'psql'), args, { env: cleanEnv(env), input: sql });
+    const bin = psqlBin(major);
+    const output = await runProgram(path.join(bin, 'psql'), args, { env: cleanEnv(libraries(bin)), input: sql });
     return output.trimEnd();
   };
   return { major, port, binDir, env, uri, psql };

@@ -13,9 +13,13 @@ export interface ClusterOptions {
   initdbArgs: readonly string[];
 }
 
-/** Makes a new cluster at `dataDir`, by copying the result of an earlier initdb: 0.1 s instead of 0.6 s. */
+/**
+ * Makes a new cluster at `dataDir`, by copying the result of an earlier initdb: 0.1 s instead of 0.6 s. Where there is
+ * no pg_resetwal, which the copy needs for an identity of its own, by its own initdb.
+ */
 export async function makeCluster(dataDir: string, options: ClusterOptions): Promise<void> {
   const { major, auth, password, initdbArgs } = options;
+  if (!existsSync(path.join(options.binDir, 'pg_resetwal'))) return initCluster(dataDir, options);
   const key = createHash('sha256').update(JSON.stringify([auth, password, initdbArgs]));
   const name = `${pgVersion(major)}-${auth}-${key.digest('hex').slice(0, 12)}`;
   const template = path.join(workDir('templates'), name);
@@ -26,17 +30,9 @@ export async function makeCluster(dataDir: string, options: ClusterOptions): Pro
 
 async function makeTemplate(template: string, options: ClusterOptions): Promise<void> {
   const work = makeServerDir(`${template}.`);
+  const data = path.join(work, 'data');
   try {
-    const password: string[] = [];
-    if (options.password !== undefined) {
-      const file = path.join(work, 'password');
-      writeFileSync(file, `${options.password}\n`);
-      password.push(`--pwfile=${file}`);
-    }
-    const fixed = ['--no-sync', '--username=postgres', '--encoding=UTF8', '--locale=C.UTF-8'];
-    const data = path.join(work, 'data');
-    const args = ['-D', data, '-A', options.auth, ...fixed, ...password, ...options.initdbArgs];
-    await runProgram(path.join(options.binDir, 'initdb'), args, { env: options.env });
+    await initCluster(data, options);
     try {
       renameSync(data, template);
     } catch (error) {
@@ -45,6 +41,19 @@ async function makeTemplate(template: string, options: ClusterOptions): Promise<
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
+}
+
+async function initCluster(dataDir: string, options: ClusterOptions): Promise<void> {
+  const password: string[] = [];
+  const passwordFile = `${dataDir}.password`;
+  if (options.password !== undefined) {
+    writeFileSync(passwordFile, `${options.password}\n`);
+    password.push(`--pwfile=${passwordFile}`);
+  }
+  const fixed = ['--no-sync', '--username=postgres', '--encoding=UTF8', '--locale=C.UTF-8'];
+  const args = ['-D', dataDir, '-A', options.auth, ...fixed, ...password, ...options.initdbArgs];
+  await runProgram(path.join(options.binDir, 'initdb'), args, { env: options.env });
+  rmSync(passwordFile, { force: true });
 }
 
 /** A new directory that belongs to the user of the servers. */

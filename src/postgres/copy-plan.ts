@@ -25,6 +25,7 @@ export interface PlannedRelation {
   published: boolean;
   bytes: number;
   pages: number;
+  filenode: string;
   tiny: boolean;
   split: boolean;
 }
@@ -113,6 +114,7 @@ export async function planRelations(
       published: replication && table.persistence === 'p' && !table.extension,
       bytes: table.bytes,
       pages: table.pages,
+      filenode: table.filenode,
       tiny: route === null && table.bytes < sizes.tinyTableBytes,
       // The planner finds a range of ctids without reading the whole table since 14.
       split:
@@ -159,10 +161,10 @@ export async function writeCopyPlan(
 ): Promise<void> {
   for (const rows of inPortions(relations))
     await target.query(
-      `INSERT INTO ${LEDGER_SCHEMA}.relation (oid, schema, name, target_schema, target_name, columns, format, condition, published, generation, bytes, pages)
-       SELECT oid, schema, name, target_schema, target_name, columns, format, condition, published, $1, bytes, pages
+      `INSERT INTO ${LEDGER_SCHEMA}.relation (oid, schema, name, target_schema, target_name, columns, format, condition, published, generation, bytes, pages, filenode)
+       SELECT oid, schema, name, target_schema, target_name, columns, format, condition, published, $1, bytes, pages, filenode
          FROM json_to_recordset($2) AS r (oid bigint, schema text, name text, target_schema text, target_name text,
-              columns text[], format text, condition text, published bool, bytes bigint, pages bigint)`,
+              columns text[], format text, condition text, published bool, bytes bigint, pages bigint, filenode text)`,
       [generation, JSON.stringify(rows)],
     );
   for (const rows of inPortions(units))

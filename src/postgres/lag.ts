@@ -72,10 +72,19 @@ function lsnNumber(lsn: string): bigint {
 export const flushLsn = async (source: Session): Promise<string> =>
   (await source.one<{ lsn: string }>('SELECT pg_current_wal_flush_lsn()::text AS lsn')).lsn;
 
+/** The position so many bytes earlier. Not the server's arithmetic, which came with 14. */
+export function lsnBefore(lsn: string, bytes: number): string {
+  const position = lsnNumber(lsn) - BigInt(Math.ceil(bytes));
+  // More bytes than were ever written: then nothing has to be confirmed.
+  if (position < 0n) return '0/0';
+  return `${(position >> 32n).toString(16)}/${(position & 0xffffffffn).toString(16)}`;
+}
+
 /** How far the slowest of the slots is confirmed; null while one is missing. */
 export async function confirmedLsn(source: Session, names: readonly string[]): Promise<string | null> {
   const row = await source.one<{ slots: number; lsn: string | null }>(
-    `SELECT count(*)::float8 AS slots, min(confirmed_flush_lsn)::text AS lsn FROM pg_replication_slots WHERE slot_name = ANY ($1)`,
+    // Positions have a min() since 13.
+    `SELECT count(*)::float8 AS slots, (array_agg(confirmed_flush_lsn ORDER BY confirmed_flush_lsn))[1]::text AS lsn FROM pg_replication_slots WHERE slot_name = ANY ($1)`,
     [names],
   );
   return row.slots < names.length ? null : row.lsn;

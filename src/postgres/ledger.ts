@@ -71,7 +71,8 @@ CREATE TABLE ${LEDGER_SCHEMA}.relation (
   published bool NOT NULL,
   generation int NOT NULL,
   bytes bigint NOT NULL,               -- of the heap with its TOAST
-  pages bigint NOT NULL
+  pages bigint NOT NULL,
+  filenode text NOT NULL               -- as the snapshot saw it
 );
 
 -- state 'done' is written in the transaction that does the work; there is no 'running': the row lock is the claim.

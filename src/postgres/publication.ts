@@ -45,7 +45,8 @@ export async function notPublished(
     `SELECT n.nspname AS schema, c.relname AS name
        FROM unnest($2::oid[]) AS t (oid) JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
       WHERE NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-        WHERE r.prrelid = c.oid AND p.pubname = ANY ($1) AND p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate)
+        WHERE r.prrelid = c.oid AND p.pubname = ANY ($1) AND p.pubinsert AND p.pubupdate AND p.pubdelete
+          AND coalesce((to_jsonb(p) ->> 'pubtruncate')::bool, true)) -- since 11
       ORDER BY 1, 2`,
     [names, oids],
   );

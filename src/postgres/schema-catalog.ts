@@ -48,10 +48,17 @@ function indexFact(row: IndexRow): IndexFact {
   return { relation: Number(row.relation), definition, constraint, unusual };
 }
 
+/** Of a clone, the trigger that it was made from; `t` is pg_trigger. There are clones since 11, and a column for it since 13. */
+const parentTrigger = (version: number): string =>
+  version >= 130000
+    ? 't.tgparentid'
+    : `coalesce((SELECT d.refobjid FROM pg_depend d WHERE d.classid = 'pg_trigger'::regclass AND d.objid = t.oid
+                    AND d.refclassid = 'pg_trigger'::regclass LIMIT 1), 0)`;
+
 /** Those of these oids that are clones of a partitioned table's trigger. */
 export async function readTriggerClones(source: Session, oids: readonly number[]): Promise<Set<number>> {
   const rows = await source.query<{ oid: string }>(
-    'SELECT oid::text FROM pg_trigger WHERE oid = ANY ($1::oid[]) AND tgparentid <> 0',
+    `SELECT t.oid::text FROM pg_trigger t WHERE t.oid = ANY ($1::oid[]) AND ${parentTrigger(source.version)} <> 0`,
     [oids],
   );
   return new Set(rows.map(({ oid }) => Number(oid)));
@@ -72,7 +79,7 @@ export async function readTriggerStates(source: Session): Promise<StagedEntry[]>
   const clones = await source.query<{ oid: string; schema: string; table: string; trigger: string; state: string }>(
     `SELECT t.oid::text, s.nspname AS schema, c.relname AS table, t.tgname AS trigger, t.tgenabled AS state
        FROM pg_trigger t
-       JOIN pg_trigger p ON p.oid = t.tgparentid
+       JOIN pg_trigger p ON p.oid = ${parentTrigger(source.version)}
        JOIN pg_class c ON c.oid = t.tgrelid
        JOIN pg_namespace s ON s.oid = c.relnamespace
       WHERE ${USER_SCHEMA} AND (t.tgenabled <> 'O' OR p.tgenabled <> 'O')

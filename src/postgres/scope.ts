@@ -28,10 +28,11 @@ export interface Table {
   routeByParent: boolean;
 }
 
-const TABLES = `
+/** Before 12 every WITH is materialized, and the word is not known. */
+const tablesSql = (version: number): string => `
 WITH RECURSIVE
 -- Enums and reg* types hash by OID, and so does what is made of them.
-made_of(part, whole) AS MATERIALIZED (
+made_of(part, whole) AS ${version >= 120000 ? 'MATERIALIZED' : ''} (
   SELECT t.typbasetype, t.oid FROM pg_type t WHERE t.typbasetype <> 0
   UNION ALL SELECT t.typelem, t.oid FROM pg_type t WHERE t.typelem <> 0
   UNION ALL SELECT r.rngsubtype, r.rngtypid FROM pg_range r
@@ -107,7 +108,7 @@ interface Row {
  * come with CREATE EXTENSION, but for the rows that it declares to be the user's (`pg_extension_config_dump`).
  */
 export async function listTables(session: Session, plan: Plan, database: string): Promise<Table[]> {
-  const rows = await session.query<Row>(TABLES, [LEDGER_SCHEMA]);
+  const rows = await session.query<Row>(tablesSql(session.version), [LEDGER_SCHEMA]);
   const included = parseTablePatterns(plan.tables.include);
   const excluded = parseTablePatterns(plan.tables.exclude);
   const inScope = (row: Row): boolean => {

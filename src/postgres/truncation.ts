@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { LEDGER_SCHEMA } from '../contract.ts';
 import { LIMITS } from '../domain/limits.ts';
 import type { Session } from './connection.ts';
-import { quoteIdent } from './identifier.ts';
+import { displayName, quoteIdent } from './identifier.ts';
 import { sqlstateOf } from './sqlstate.ts';
 
 /** SQLSTATE of a slot that somebody else reads at this moment, here another lane with the same question. */
@@ -43,4 +44,22 @@ async function untilFlushed(source: Session): Promise<void> {
     );
     if (flushed) return;
   }
+}
+
+/**
+ * Published tables that have another file than the snapshot saw, on a server before 11, whose streams are silent about
+ * TRUNCATE: the target has kept their rows. VACUUM FULL and CLUSTER write a new file too, and lose nothing.
+ */
+export async function perhapsTruncated(source: Session, target: Session): Promise<string[]> {
+  if (source.version >= 110000) return [];
+  const copied = await target.query<{ oid: number; filenode: string }>(
+    `SELECT oid::float8 AS oid, filenode FROM ${LEDGER_SCHEMA}.relation WHERE published`,
+  );
+  const rewritten = await source.query<{ schema: string; name: string }>(
+    `SELECT n.nspname AS schema, c.relname AS name FROM unnest($1::oid[], $2::text[]) AS copied (oid, filenode)
+       JOIN pg_class c ON c.oid = copied.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE pg_relation_filenode(c.oid)::text IS DISTINCT FROM copied.filenode ORDER BY 1, 2`,
+    [copied.map(({ oid }) => oid), copied.map(({ filenode }) => filenode)],
+  );
+  return rewritten.map(({ schema, name }) => displayName(schema, name));
 }

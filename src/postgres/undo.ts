@@ -27,12 +27,12 @@ export async function undoOnTarget(target: Session, { id, database }: Owner): Pr
 export async function undoOnSource(source: Session, { id, database }: Owner): Promise<void> {
   await endSessions(source, database, sessions(id));
   const slots = await source.query<{ name: string }>(
-    'SELECT slot_name AS name FROM pg_replication_slots WHERE starts_with(slot_name, $1)',
+    'SELECT slot_name AS name FROM pg_replication_slots WHERE left(slot_name, length($1)) = $1',
     [prefix(id)],
   );
   for (const { name } of slots) await dropSlot(source, name);
   const publications = await source.query<{ name: string }>(
-    'SELECT pubname AS name FROM pg_publication WHERE starts_with(pubname, $1)',
+    'SELECT pubname AS name FROM pg_publication WHERE left(pubname, length($1)) = $1',
     [prefix(id)],
   );
   for (const { name } of publications) await dropPublication(source, name);

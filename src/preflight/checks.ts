@@ -10,6 +10,7 @@ import * as privileges from './privileges.ts';
 import * as reach from './reach.ts';
 import * as identity from './replica-identity.ts';
 import * as reproducible from './reproducible.ts';
+import * as removed from './removed.ts';
 import * as roles from './roles.ts';
 import * as slots from './slot-limits.ts';
 import * as settings from './source-settings.ts';
@@ -41,6 +42,7 @@ export const CHECKS: readonly Check[] = [
   { ...cluster, code: 'several-servers', ...error, ...onSource, ...always, title: 'comparing several connections', run: connections.sourceServers },
   { ...cluster, code: 'several-servers', ...error, ...onTarget, ...always, title: 'comparing several connections', run: connections.targetServers },
   { ...cluster, code: 'source-version', ...error, ...onSource, ...always, title: 'reading the version', run: connections.sourceVersion },
+  { ...cluster, code: 'target-version', ...error, ...onTarget, ...always, title: 'reading the version', run: connections.targetTooOld },
   { ...cluster, code: 'target-older', ...error, ...onTarget, ...always, title: 'comparing the versions', run: connections.targetVersion },
   { ...cluster, code: 'program-missing', ...error, ...onTarget, ...always, title: 'looking for the client programs', run: connections.programs },
   { ...cluster, code: 'target-in-recovery', ...error, ...onTarget, ...always, ...cheap, title: 'asking whether the server is a standby', run: connections.targetInRecovery },
@@ -92,6 +94,7 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'create-publication', ...error, ...onSource, ...replication, ...decides, title: 'reading privileges', run: privileges.createPublication },
   { ...database, code: 'forced-row-security', ...error, ...onTarget, ...replication, ...decides, title: 'looking for forced row security', run: privileges.forcedRowSecurity },
 
+
   { ...database, code: 'replica-identity', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'looking for tables without replica identity', run: identity.replicaIdentity },
   { ...database, code: 'replica-identity-full', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'looking for types without equality', run: identity.fullIdentityTypes },
   { ...database, code: 'replica-identity-generated', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'looking for generated columns in replica identities', run: identity.generatedIdentity },
@@ -107,6 +110,10 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'wraparound', ...warning, ...onSource, ...copy, title: 'reading the age of transaction ids', run: settings.wraparound },
   { ...database, code: 'connection-limit', ...error, ...onSource, ...copy, title: 'reading connection limits', run: settings.connectionLimit },
   { ...database, code: 'lock-table', ...warning, ...onSource, ...always, title: 'counting tables', run: settings.lockTable },
+
+  { ...database, code: 'removed-feature', ...error, ...onSource, ...always, title: 'looking for what later versions do not have', run: removed.removedFeatures },
+  { ...database, code: 'table-with-oids', ...warning, ...onSource, ...copy, title: 'looking for tables with hidden oids', run: removed.tablesWithOids },
+  { ...database, code: 'truncate-not-replicated', ...warning, ...onSource, ...replication, title: 'reading what publications can', run: removed.truncateNotReplicated },
 
   { ...database, code: 'check-not-satisfied', ...error, ...onSource, ...copy, title: 'computing CHECK constraints', run: reproducible.checkConstraints },
   { ...database, code: 'generated-differs', ...error, ...onSource, ...copy, title: 'computing generated columns', run: reproducible.generatedColumns },

@@ -145,17 +145,21 @@ const major = (version: number): number => Math.floor(version / 10_000);
 
 /** Logical replication and its sequences' catalogs came with 10. */
 const OLDEST_SOURCE = 100000;
-/** Below it nothing was tried. */
-const OLDEST_TESTED = 140000;
 
 export const sourceVersion = ({ source }: ClusterContext): Promise<Seen[]> => {
-  if (source.version < OLDEST_SOURCE)
-    return Promise.resolve([
-      { message: `The source is PostgreSQL ${source.version}; 10 is the oldest that can be read.` },
-    ]);
-  if (source.version >= OLDEST_TESTED) return Promise.resolve([]);
-  const message = `The source is PostgreSQL ${major(source.version)}; 14 is the oldest that this program is tested with.`;
-  return Promise.resolve([{ message, severity: 'warning' }]);
+  if (source.version >= OLDEST_SOURCE) return Promise.resolve([]);
+  return Promise.resolve([
+    { message: `The source is PostgreSQL ${source.version}; 10 is the oldest that can be read.` },
+  ]);
+};
+
+/** Older ones are beyond their end of life, and nothing was tried with them. */
+const OLDEST_TARGET = 140000;
+
+export const targetTooOld = ({ target }: ClusterContext): Promise<Seen[]> => {
+  if (target.version >= OLDEST_TARGET) return Promise.resolve([]);
+  const message = `The target is PostgreSQL ${major(target.version)}; 14 is the oldest that can be migrated to.`;
+  return Promise.resolve([{ message, remedy: 'Use a target with a version that is still supported.' }]);
 };
 
 export const targetVersion = ({ source, target, plan }: ClusterContext): Promise<Seen[]> => {

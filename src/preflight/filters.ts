@@ -9,7 +9,7 @@ import type { DatabaseContext, Seen } from './check.ts';
 /** The tables with rows below a partitioned one, or the table itself. */
 const leavesOf = (oid: string): string => `WITH RECURSIVE below (oid) AS (
   SELECT ${oid} UNION ALL SELECT i.inhrelid FROM below b JOIN pg_inherits i ON i.inhparent = b.oid)
-  SELECT leaf.* FROM below b JOIN pg_class leaf ON leaf.oid = b.oid AND leaf.relkind = 'r'`;
+  SELECT leaf.oid, leaf.relname, leaf.relnamespace FROM below b JOIN pg_class leaf ON leaf.oid = b.oid AND leaf.relkind = 'r'`;
 
 const LISTS = ['include', 'exclude'] as const;
 

@@ -14,7 +14,7 @@ export async function replicaIdentity(context: DatabaseContext): Promise<Seen[]>
             coalesce(bool_or(x.indisprimary AND x.indimmediate), false) AS key,
             coalesce(bool_or(x.indisprimary AND NOT x.indimmediate), false) AS deferrable
        FROM pg_class c LEFT JOIN pg_index x ON x.indrelid = c.oid
-      WHERE c.oid = ANY ($1::oid[]) GROUP BY c.oid`,
+      WHERE c.oid = ANY ($1::oid[]) GROUP BY c.oid, c.relreplident`,
     [without.map(({ oid }) => oid)],
   );
   const byOid = new Map(facts.map((fact) => [fact.oid, fact]));

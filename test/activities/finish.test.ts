@@ -111,7 +111,7 @@ describe('readReport', () => {
     const f = await almostDone({ sql: 'CREATE TABLE t (id int);' });
     await f.to.psql(
       f.m.database,
-      `INSERT INTO pgtransit.relation SELECT 1, 's', 't', 's', 't', '{a}', 'binary', NULL, false, 0, 8192, 1;
+      `INSERT INTO pgtransit.relation SELECT 1, 's', 't', 's', 't', '{a}', 'binary', NULL, false, 0, 8192, 1, '1';
        INSERT INTO pgtransit.unit (generation, kind, relation, label, bytes, state, rows) VALUES (0, 'copy', 1, 't', 8192, 'done', 7), (0, 'index', 1, 'i', 1, 'done', NULL);
        INSERT INTO pgtransit.event (step, warning, message) SELECT 's', true, g || repeat('w', 5000) FROM generate_series(1, 3000) g;
        INSERT INTO pgtransit.event (step, warning, message) VALUES ('s', false, 'no warning');`,

@@ -53,6 +53,7 @@ afterAll(() => Promise.all([source, target].map((server) => server.remove())));
 /** What these go by is known without a query: versions, the plan, the list of tables, the worker's own programs. */
 const ASK_NOTHING = [
   'source-version',
+  'target-version',
   'target-older',
   'outdated-minor',
   'program-missing',

@@ -44,7 +44,7 @@ export async function createDatabase(
   uri: string,
   name = `test_${randomBytes(6).toString('hex')}`,
 ): Promise<{ name: string; uri: string }> {
-  await run(uri, `CREATE DATABASE ${pg.escapeIdentifier(name)} TEMPLATE template0`);
+  await connected(uri, (client) => client.query(`CREATE DATABASE ${pg.escapeIdentifier(name)} TEMPLATE template0`));
   const database = new URL(uri);
   database.pathname = `/${encodeURIComponent(name)}`;
   return { name, uri: database.href };
@@ -52,14 +52,21 @@ export async function createDatabase(
 
 /** Drops a database and ends its sessions. Does nothing when there is none. */
 export async function dropDatabase(uri: string, name: string): Promise<void> {
-  await run(uri, `DROP DATABASE IF EXISTS ${pg.escapeIdentifier(name)} WITH (FORCE)`);
+  await connected(uri, async (client) => {
+    const { rows } = await client.query<{ old: boolean }>(
+      `SELECT current_setting('server_version_num')::int < 130000 AS old`,
+    );
+    const isOld = rows[0]?.old === true; // without FORCE
+    if (isOld) await client.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1', [name]);
+    await client.query(`DROP DATABASE IF EXISTS ${pg.escapeIdentifier(name)} ${isOld ? '' : 'WITH (FORCE)'}`);
+  });
 }
 
-async function run(uri: string, sql: string): Promise<void> {
+async function connected(uri: string, work: (client: pg.Client) => Promise<unknown>): Promise<void> {
   const client = new pg.Client({ connectionString: uri });
   await client.connect();
   try {
-    await client.query(sql);
+    await work(client);
   } finally {
     await client.end();
   }

@@ -5,7 +5,7 @@ import type { Table } from '../../src/postgres/scope.ts';
 import type { ClusterContext, DatabaseContext } from '../../src/preflight/check.ts';
 import { runChecks } from '../../src/preflight/check.ts';
 import { CHECKS } from '../../src/preflight/checks.ts';
-import { outdatedMinor, pooler, programs, sourceVersion } from '../../src/preflight/connections.ts';
+import { outdatedMinor, pooler, programs, sourceVersion, targetTooOld } from '../../src/preflight/connections.ts';
 import { sourceForTarget } from '../../src/preflight/reach.ts';
 import { decide } from '../../src/preflight/method.ts';
 import { wraparound } from '../../src/preflight/source-settings.ts';
@@ -99,13 +99,19 @@ describe('versions', () => {
       expect(await outdatedMinor(at(version))).toHaveLength(warnings);
   });
 
-  it('before 10 are refused as a source, and warned of before 14', async () => {
+  it('before 10 are refused as a source', async () => {
     expect(await sourceVersion(at(90624))).toMatchObject([
       { message: expect.stringMatching(/10 is the oldest/) as string },
     ]);
     expect((await sourceVersion(at(90624)))[0]?.severity).toBeUndefined();
-    expect(await sourceVersion(at(130010))).toMatchObject([{ severity: 'warning' }]);
-    expect(await sourceVersion(at(140000))).toEqual([]);
+    expect(await sourceVersion(at(100023))).toEqual([]);
+  });
+
+  it('before 14 are refused as a target', async () => {
+    expect(await targetTooOld(at(100023, 130023))).toMatchObject([
+      { message: expect.stringMatching(/13; 14 is the oldest/) as string },
+    ]);
+    expect(await targetTooOld(at(100023, 140000))).toEqual([]);
   });
 
   it('for which the worker has no client programs are refused, for each program', async () => {

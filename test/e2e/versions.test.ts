@@ -1,0 +1,17 @@
+import { expect, test } from 'vitest';
+import { useServer } from '../support/servers.ts';
+import { migratePair } from '../support/version-pair.ts';
+
+/** The ends of what `npm run test:matrix` tries: the oldest source with the oldest and the newest target, and the newest. */
+test.each([
+  [10, 14],
+  [10, 18],
+  [18, 18],
+])(
+  'everything that a server of %i can have arrives on one of %i, while it is written to',
+  { timeout: 120_000 },
+  async (from, to) => {
+    const report = await migratePair(await useServer(from, 'source'), await useServer(to));
+    expect(report.status).toBe('done');
+  },
+);
