@@ -5,7 +5,7 @@ import type { Migration } from '../src/domain/migration.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { FENCE_STEP, liftFence } from '../src/postgres/fence.ts';
 import { quoteIdent } from '../src/postgres/identifier.ts';
-import { requireOwnLedger } from '../src/postgres/ledger.ts';
+import { recordWarning, requireOwnLedger } from '../src/postgres/ledger.ts';
 import type { ActivityDeps } from './context.ts';
 import { nextPoll, openSource, openTarget, withSession } from './context.ts';
 
@@ -19,7 +19,7 @@ export function createFenceActivities(deps: ActivityDeps) {
       await withSession(openTarget(deps, m, 'control'), 'booking the fence', (target) =>
         withSession(openSource(deps, m, 'control'), 'fencing the source', async (source) => {
           await requireOwnLedger(target, m);
-          await requireSight(source);
+          await requireRights(source);
           await target.query(
             `INSERT INTO ${LEDGER_SCHEMA}.event (step, warning, message)
              SELECT $1, false, $2 WHERE NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.event WHERE step = $1)`,
@@ -30,13 +30,12 @@ export function createFenceActivities(deps: ActivityDeps) {
           // Twice: a session that was starting when the setting changed has read the old one, and shows up a moment later.
           for (let quiet = 0; quiet < 2; await nextPoll(LIMITS.drainPollMs)) {
             const left = await source.query(
-              `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
-                  AND backend_start <= $1 AND NOT starts_with(application_name, $2)`,
-              [at, `${NAME_PREFIX}${m.id}_`],
+              `SELECT pg_terminate_backend(pid) FROM ${WRITERS} AND backend_start <= $2 AND NOT ${OUT_OF_REACH}`,
+              [`${NAME_PREFIX}${m.id}_`, at],
             );
             quiet = left.length === 0 ? quiet + 1 : 0;
           }
+          await warnOfSuperusers(source, target, m);
         }),
       );
     },
@@ -52,24 +51,47 @@ export function createFenceActivities(deps: ActivityDeps) {
   };
 }
 
-/** Without it the server hides when other sessions began, and the fence would take writers for new, read-only sessions. */
-async function requireSight(source: Session): Promise<void> {
-  const { may } = await source.one<{ may: boolean }>(`SELECT pg_has_role('pg_read_all_stats', 'USAGE') AS may`);
-  if (!may)
-    throw new MigrationError(
-      'PrivilegeMissing',
-      'The role on the source may not see when other sessions began, so it cannot end the writers.',
-      {
-        next: 'GRANT pg_read_all_stats, pg_signal_backend to the role on the source, then resolve with retry.',
-      },
-    );
+/** The sessions of others on this database; $1: what the names of our own begin with. */
+const WRITERS = `pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
+  AND pid <> pg_backend_pid() AND left(application_name, length($1)) <> $1`;
+
+/** Only superusers end sessions of superusers, among which are a managed server's own. */
+const OUT_OF_REACH = `(NOT current_setting('is_superuser')::bool AND coalesce((SELECT rolsuper FROM pg_roles WHERE oid = usesysid), false))`;
+
+/**
+ * Without the first the server hides when other sessions began, and the fence would take writers for new, read-only
+ * sessions; without the second it would end halfway.
+ */
+async function requireRights(source: Session): Promise<void> {
+  const { sees, ends } = await source.one<{ sees: boolean; ends: boolean }>(
+    `SELECT pg_has_role('pg_read_all_stats', 'USAGE') AS sees, pg_has_role('pg_signal_backend', 'USAGE') AS ends`,
+  );
+  if (sees && ends) return;
+  throw new MigrationError(
+    'PrivilegeMissing',
+    `The role on the source may not ${sees ? 'end the sessions of others' : 'see when other sessions began'}, so it cannot end the writers.`,
+    { next: 'GRANT pg_read_all_stats, pg_signal_backend to the role on the source, then resolve with retry.' },
+  );
+}
+
+/** They may go on writing: what they wrote until the end is counted, and the report says who it may have been. */
+async function warnOfSuperusers(source: Session, target: Session, m: Migration): Promise<void> {
+  const left = await source.query<{ who: string }>(
+    `SELECT format('pid %s of %I (%s)', pid, usename, application_name) AS who FROM ${WRITERS} AND ${OUT_OF_REACH}
+      ORDER BY pid LIMIT ${LIMITS.namesInMessage}`,
+    [`${NAME_PREFIX}${m.id}_`],
+  );
+  if (left.length === 0) return;
+  const sessions = left.map(({ who }) => who).join(', ');
+  const message = `The fence could not end the sessions of superusers: ${sessions}. What they write stays on the source.`;
+  await recordWarning(target, 'fencing', message);
 }
 
 async function databaseSetting(source: Session): Promise<string | null> {
   const [row] = await source.query<{ value: string }>(
     `SELECT substr(setting, length('default_transaction_read_only=') + 1) AS value
        FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) AS setting
-      WHERE d.datname = current_database() AND s.setrole = 0 AND starts_with(setting, 'default_transaction_read_only=')`,
+      WHERE d.datname = current_database() AND s.setrole = 0 AND setting LIKE 'default\\_transaction\\_read\\_only=%'`,
   );
   return row?.value ?? null;
 }

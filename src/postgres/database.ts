@@ -37,11 +37,15 @@ const DUPLICATE_DATABASE = '42P04';
 const DUPLICATE_ROW = '23505';
 
 /**
- * Makes an empty database like `facts`; a tablespace that this server does not have is left out. False: somebody else
- * made it at the same moment.
+ * Makes an empty database like `facts`; a tablespace that this server does not have, or that is not for our role, is left
+ * out. False: somebody else made it at the same moment.
  */
 export async function createDatabase(session: Session, database: string, facts: DatabaseFacts): Promise<boolean> {
-  const tablespaces = await session.query('SELECT FROM pg_tablespace WHERE spcname = $1', [facts.tablespace]);
+  // Who names even the default one must have been given it.
+  const tablespaces = await session.query(
+    `SELECT FROM pg_tablespace WHERE spcname = $1 AND has_tablespace_privilege(oid, 'CREATE')`,
+    [facts.tablespace],
+  );
   const options = localeOptions(facts, session.version);
   if (tablespaces.length > 0) options.push(`TABLESPACE = ${quoteIdent(facts.tablespace)}`);
   try {

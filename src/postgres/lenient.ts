@@ -22,16 +22,22 @@ export async function applyLeniently(
 ): Promise<string[] | null> {
   if (sqlstate === null || !FORGIVEN.includes(sqlstate)) return null;
   if (LINE_BY_LINE.includes(kind)) return eachStatement(target, label, sql);
-  const owner = OWNER.exec(sql)?.[0];
-  if (owner !== undefined) {
-    const rest = sql.replace(OWNER, () => '\n');
-    if (rest.trim() !== '' && (await tryStatement(target, rest)) !== null) return null;
-    return [await reported(target, label, 'keeps another owner', owner)].filter((warning) => warning !== null);
-  }
-  // A user mapping of a role that does not exist has no use; a managed server owns its extensions itself.
-  const optional = kind === 'USER MAPPING' || (kind === 'COMMENT' && label.startsWith('COMMENT EXTENSION '));
-  return optional ? [await reported(target, label, 'was left out', sql)].filter((warning) => warning !== null) : null;
+  const rest = sql.replace(OWNER, () => '\n');
+  const owner = OWNER.exec(sql)?.[0] ?? '';
+  if (owner === '' && !isOptional(kind, label)) return null;
+  const reason = rest.trim() === '' ? null : await tryStatement(target, rest);
+  if (reason !== null) return isOptional(kind, label) ? [`${label} was left out: ${reason}`] : null;
+  if (owner === '') return [];
+  return [await reported(target, label, 'keeps another owner', owner)].filter((warning) => warning !== null);
 }
+
+/**
+ * What nothing else needs: a user mapping of a role that does not exist has no use, a managed server owns its extensions
+ * itself, and event triggers and publications of whole schemas are for superusers.
+ */
+const isOptional = (kind: string, label: string): boolean =>
+  /^(USER MAPPING|EVENT TRIGGER|PUBLICATION|PUBLICATION TABLE|PUBLICATION TABLES IN SCHEMA)$/.test(kind) ||
+  (kind === 'COMMENT' && /^COMMENT (EXTENSION|EVENT TRIGGER|PUBLICATION) /.test(label));
 
 /** Where `SET SESSION AUTHORIZATION` is refused, a grant loses its grantor, but it is made. */
 async function eachStatement(target: Session, label: string, sql: string): Promise<string[]> {

@@ -204,7 +204,7 @@ export async function readRelations(session: Session): Promise<DumpableRelation[
 }
 
 export async function readTablespaces(target: Session): Promise<Set<string>> {
-  const rows = await target.query<{ name: string }>('SELECT spcname AS name FROM pg_tablespace');
+  const rows = await target.query<{ name: string }>(`SELECT spcname AS name FROM pg_tablespace WHERE has_tablespace_privilege(oid, 'CREATE')`);
   return new Set(rows.map(({ name }) => name));
 }
 

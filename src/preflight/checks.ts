@@ -2,6 +2,7 @@ import type { Check } from './check.ts';
 import * as connections from './connections.ts';
 import * as disk from './disk.ts';
 import * as extensions from './extensions.ts';
+import * as fence from './fence.ts';
 import * as filters from './filters.ts';
 import * as leftovers from './leftovers.ts';
 import * as locale from './locale.ts';
@@ -12,6 +13,7 @@ import * as identity from './replica-identity.ts';
 import * as reproducible from './reproducible.ts';
 import * as removed from './removed.ts';
 import * as roles from './roles.ts';
+import * as reserved from './superuser-objects.ts';
 import * as slots from './slot-limits.ts';
 import * as settings from './source-settings.ts';
 import * as target from './target.ts';
@@ -94,6 +96,8 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'create-publication', ...error, ...onSource, ...replication, ...decides, title: 'reading privileges', run: privileges.createPublication },
   { ...database, code: 'forced-row-security', ...error, ...onTarget, ...replication, ...decides, title: 'looking for forced row security', run: privileges.forcedRowSecurity },
 
+  { ...database, code: 'fence', ...error, ...onSource, ...replication, title: 'reading privileges', run: fence.fenceRights },
+  { ...database, code: 'fence-superuser', ...warning, ...onSource, ...replication, title: 'looking for sessions of superusers', run: fence.superuserSessions },
 
   { ...database, code: 'replica-identity', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'looking for tables without replica identity', run: identity.replicaIdentity },
   { ...database, code: 'replica-identity-full', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'looking for types without equality', run: identity.fullIdentityTypes },
@@ -102,6 +106,7 @@ export const CHECKS: readonly Check[] = [
 
   { ...database, code: 'unsupported-extension', ...error, ...onSource, ...always, title: 'reading extensions', run: objects.unsupportedExtensions },
   { ...database, code: 'extension', ...error, ...onTarget, ...always, title: 'comparing extensions', run: extensions.extensions },
+  { ...database, code: 'superuser-object', ...error, ...onTarget, ...always, title: 'looking for what only superusers can make', run: reserved.superuserObjects },
   { ...database, code: 'language', ...error, ...onTarget, ...always, title: 'comparing languages', run: extensions.languages },
   { ...database, code: 'locale', ...error, ...onTarget, ...always, title: 'trying the locales', run: locale.locales },
   { ...database, code: 'collation-version', ...warning, ...onTarget, ...copy, title: 'comparing the versions of the collations', run: locale.collationVersions },

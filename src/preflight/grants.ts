@@ -7,6 +7,7 @@ const GRANTING = [
   'sequence-select',
   'row-security',
   'create-publication',
+  'fence',
   'table-owner',
   'target-create',
   'replication-attribute',

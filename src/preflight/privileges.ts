@@ -30,7 +30,7 @@ export const readOwnRole = (session: Session): Promise<RoleFacts> =>
     [['rds_replication', ...PROVIDER_ADMINISTRATORS]],
   );
 
-const isAdministrator = (role: RoleFacts): boolean =>
+export const isAdministrator = (role: RoleFacts): boolean =>
   role.superuser || role.providers.some((name) => PROVIDER_ADMINISTRATORS.includes(name));
 
 export async function replicationAttribute({ source }: ClusterContext): Promise<Seen[]> {
