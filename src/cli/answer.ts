@@ -1,13 +1,13 @@
-import { renameSync, writeFileSync } from 'node:fs';
 import process from 'node:process';
 import { blocks } from '../domain/finding.ts';
 import type { Finding } from '../domain/finding.ts';
 import type { ClusterProgress } from '../domain/progress.ts';
 import type { Outcome } from './outcome.ts';
 import { countFindings, renderFindings } from './view/findings.ts';
-import { progressLine } from './view/progress.ts';
 import type { Answer } from './view/report.ts';
 import { renderReport } from './view/report.ts';
+import { writeReportFile } from './view/report-file.ts';
+import { progressLine } from './view/summary.ts';
 import { plainLines } from './view/text.ts';
 
 export const INTERRUPTED = 130;
@@ -26,7 +26,7 @@ export const answerOf = {
     const { roles = [], databases = [] } = report ?? {};
     const answer = { ...nothing, id, status, message, exitCode, validation: findings, roles, databases };
     const parts = [
-      ...(report === null ? [] : [renderReport(report)]),
+      ...(report === null ? [] : [renderReport(report, process.stdout.columns)]),
       ...(findings === null ? [] : [renderFindings(findings)]),
       // Findings and report say it all, but for the first line.
       ...(message === '' ? [] : [plainLines((report ?? findings) ? (message.split('\n')[0] ?? '') : message)]),
@@ -47,7 +47,10 @@ export const answerOf = {
         : `What is named above waits for you. Mend it, then run the same command again, or:
   pgtransit resolve ${parked[0]?.answers.includes('skip') === true ? 'retry|skip|abort' : 'retry|abort'} ${id}`;
     const answer = { ...nothing, id, status, message: next, exitCode: parked.length > 0 ? 1 : 0, databases } as const;
-    return { answer, text: [databases.map(progressLine).join('\n'), next, `${id}: ${status}`].join('\n\n') };
+    return {
+      answer,
+      text: [databases.map((database) => progressLine(database)).join('\n'), next, `${id}: ${status}`].join('\n\n'),
+    };
   },
 
   validation(id: string, { ok, databases, findings }: Validation): Delivery {
@@ -80,10 +83,6 @@ export interface Validation {
 export function deliver({ answer, text }: Delivery, options: { json: boolean; reportFile: string | null }): number {
   const json = `${JSON.stringify(answer, null, 2)}\n`;
   process.stdout.write(options.json ? json : `${text}\n`);
-  if (options.reportFile !== null) {
-    const temporary = `${options.reportFile}.${process.pid}`;
-    writeFileSync(temporary, json, { mode: 0o600 });
-    renameSync(temporary, options.reportFile);
-  }
+  if (options.reportFile !== null) writeReportFile(options.reportFile, json);
   return answer.exitCode;
 }

@@ -1,16 +1,18 @@
 import type { Client, WorkflowHandle } from '@temporalio/client';
-import { defaultPayloadConverter } from '@temporalio/common';
-import type { temporal } from '@temporalio/proto';
+import { WorkflowNotFoundError } from '@temporalio/common';
 import { setTimeout as delay } from 'node:timers/promises';
 import { childWorkflowId, MESSAGE } from '../contract.ts';
-import type { LaneProgress } from '../domain/migration.ts';
-import type { ClusterProgress, DatabaseProgress } from '../domain/progress.ts';
+import { hasEnded } from '../domain/phase.ts';
+import type { ClusterProgress } from '../domain/progress.ts';
 import { LIMITS } from '../domain/limits.ts';
-import { shortReason } from '../temporal/connection.ts';
+import { GRPC, grpcCode, shortReason } from '../temporal/connection.ts';
 import type { Outcome } from './outcome.ts';
 import { outcomeOf } from './outcome.ts';
+import { pendingSteps } from './pending-steps.ts';
+import type { LiveDatabase, PendingStep } from './view/live.ts';
+import { copyLanes, liveOf, withLive } from './view/live.ts';
 import type { ProgressOutput } from './view/output.ts';
-import type { LiveDatabase } from './view/progress.ts';
+import { RateMeter } from './view/rate.ts';
 
 export type Followed =
   { ended: Outcome; progress: ClusterProgress | null } | { settled: ClusterProgress } | 'interrupted';
@@ -24,78 +26,103 @@ export interface FollowOptions {
 
 /** Shows a migration until it ends, is settled, or `signal` is aborted. A server that is away is waited for. */
 export async function follow(client: Client, handle: WorkflowHandle, options: FollowOptions): Promise<Followed> {
-  const { output, signal, settled } = options;
-  let outcome: Outcome | undefined;
-  let broken: Error | undefined;
-  const ending = outcomeOf(handle).then(
-    (ended) => (outcome = ended),
-    (error: unknown) => (broken = error instanceof Error ? error : new Error(String(error))),
+  const { output, settled } = options;
+  const over = new AbortController();
+  const signal = AbortSignal.any([options.signal, over.signal]);
+  const end: { outcome?: Outcome; error?: Error } = {};
+  const ending = endOf(handle, signal).then(
+    (outcome) => (end.outcome = outcome),
+    (error: unknown) => (end.error = error instanceof Error ? error : new Error(String(error))),
   );
-  const rates = new Rates();
+  const steps = new StepWatch(client);
   let progress: ClusterProgress | null = null;
-  let away = false;
+  let newsAt = new Date();
   try {
     while (!signal.aborted) {
+      let problem: unknown;
       try {
-        progress = await handle.query<ClusterProgress>(MESSAGE.progress);
-        output.show(progress, await lookAtSteps(client, progress, rates));
-        if (away) output.note('The Temporal server answers again.');
-        away = false;
+        const deadline = Date.now() + LIMITS.temporalConnectMs;
+        progress = await client.withDeadline(deadline, async () =>
+          steps.look(await handle.query<ClusterProgress>(MESSAGE.progress), progress),
+        );
+        newsAt = new Date();
       } catch (error) {
-        if (!away) output.note(`The migration does not answer: ${shortReason(error)}. Waiting for it.`);
-        away = true;
+        problem = error;
       }
-      if (outcome !== undefined) return { ended: outcome, progress };
-      if (broken !== undefined) throw broken;
-      if (!away && progress !== null && settled(progress)) return { settled: progress };
+      // Whoever interrupts has the terminal from then on.
+      if (options.signal.aborted) break;
+      const silentMs = Date.now() - newsAt.getTime();
+      if (progress !== null && problem === undefined) output.show(progress, steps.live);
+      else if (end.outcome === undefined && silentMs > LIMITS.followPatienceMs) output.away(reasonOf(problem), newsAt);
+      if (end.outcome !== undefined) return { ended: end.outcome, progress };
+      if (end.error !== undefined) throw end.error;
+      if (problem === undefined && progress !== null && settled(progress)) return { settled: progress };
       await Promise.race([ending, delay(LIMITS.followMs, undefined, { signal }).catch(() => undefined)]);
     }
     return 'interrupted';
   } finally {
-    output.end();
+    over.abort();
   }
 }
 
-/** Bytes a second of each database, from what its copy lanes say. */
-class Rates {
-  readonly #before = new Map<string, { bytes: number; at: number }>();
-
-  of(database: string, bytes: number): number | null {
-    const now = Date.now();
-    const before = this.#before.get(database);
-    if (before === undefined || bytes < before.bytes) {
-      this.#before.set(database, { bytes, at: now });
-      return null;
+/** Asks again as long as it is the server that does not answer. */
+async function endOf(handle: WorkflowHandle, signal: AbortSignal): Promise<Outcome> {
+  for (;;) {
+    try {
+      return await outcomeOf(handle);
+    } catch (error) {
+      if (isFinal(error) || signal.aborted) throw error;
+      await delay(LIMITS.followMs, undefined, { signal });
     }
-    return now === before.at ? null : ((bytes - before.bytes) * 1000) / (now - before.at);
   }
 }
 
-async function lookAtSteps(client: Client, { id, databases }: ClusterProgress, rates: Rates) {
-  const busy = databases.filter(({ phase }) => phase === 'copying' || phase === 'indexing' || phase === 'subscribing');
-  const looks = busy.map(async (database): Promise<[string, LiveDatabase]> => {
-    const steps = await pendingSteps(client, childWorkflowId(id, database.database));
-    return [database.database, liveOf(database, steps, rates)];
-  });
-  return new Map(await Promise.all(looks));
-}
+/** The client's own message only says what it was doing. */
+const reasonOf = (problem: unknown): string =>
+  shortReason(problem instanceof Error && problem.cause instanceof Error ? problem.cause : problem);
 
-type Step = { name: string; details: Partial<LaneProgress> };
+/** Asking again would not help. */
+const isFinal = (error: unknown): boolean => {
+  if (error instanceof WorkflowNotFoundError) return true;
+  const code = grpcCode(error) ?? grpcCode(error instanceof Error ? error.cause : undefined);
+  return code === GRPC.notFound || code === GRPC.permissionDenied || code === GRPC.unauthenticated;
+};
 
-async function pendingSteps(client: Client, workflowId: string): Promise<Step[]> {
-  const { raw } = await client.workflow.getHandle(workflowId).describe();
-  return (raw.pendingActivities ?? []).map((activity: temporal.api.workflow.v1.IPendingActivityInfo) => {
-    const [payload] = activity.heartbeatDetails?.payloads ?? [];
-    const details = payload === undefined ? null : defaultPayloadConverter.fromPayload<Step['details'] | null>(payload);
-    return { name: activity.activityType?.name ?? '', details: details ?? {} };
-  });
-}
+/** The pending steps of the databases that move: a few databases at a time, in turn. */
+class StepWatch {
+  readonly #client: Client;
+  readonly #steps = new Map<string, PendingStep[]>();
+  readonly #meters = new Map<string, RateMeter>();
+  #live = new Map<string, LiveDatabase>();
+  #turn = 0;
 
-/** The lanes' own counts are seconds old, the measurement minutes. */
-function liveOf(database: DatabaseProgress, steps: readonly Step[], rates: Rates): LiveDatabase {
-  const lanes = steps.filter(({ name }) => name === 'copyTables');
-  const bytes = lanes.reduce((sum, { details }) => sum + (details.bytes ?? 0), 0);
-  database.bytes.copied = Math.min(database.bytes.total, Math.max(database.bytes.copied, bytes));
-  const current = steps.map(({ details }) => details.current ?? '').filter((what) => what !== '');
-  return { bytesPerSecond: lanes.length === 0 ? null : rates.of(database.database, bytes), current };
+  constructor(client: Client) {
+    this.#client = client;
+  }
+
+  get live(): ReadonlyMap<string, LiveDatabase> {
+    return this.#live;
+  }
+
+  /** The same progress, with what the steps tell beyond it. */
+  async look(progress: ClusterProgress, before: ClusterProgress | null): Promise<ClusterProgress> {
+    const moving = progress.databases
+      .filter(({ phase }) => phase !== 'streaming' && !hasEnded(phase))
+      .map(({ database }) => database);
+    for (const database of this.#steps.keys()) if (!moving.includes(database)) this.#steps.delete(database);
+    const start = moving.length > LIMITS.followDatabases ? this.#turn % moving.length : 0;
+    const due = [...moving.slice(start), ...moving.slice(0, start)].slice(0, LIMITS.followDatabases);
+    this.#turn = start + due.length;
+    await Promise.all(due.map((database) => this.#lookAt(progress.id, database)));
+    this.#live = new Map([...this.#live].filter(([database]) => this.#steps.has(database)));
+    return withLive(progress, this.#steps, before);
+  }
+
+  async #lookAt(id: string, database: string): Promise<void> {
+    const steps = await pendingSteps(this.#client, childWorkflowId(id, database));
+    const meter = this.#meters.get(database) ?? new RateMeter();
+    this.#meters.set(database, meter);
+    this.#steps.set(database, steps);
+    this.#live.set(database, liveOf(steps, meter.add(copyLanes(steps), Date.now())));
+  }
 }

@@ -8,7 +8,7 @@ import type { SessionFlags } from './command-session.ts';
 import { print, sessionCommand, withTemporal } from './command-session.ts';
 import type { FoundMigration } from './migrations.ts';
 import { listMigrations, selectMigration } from './migrations.ts';
-import { progressLine } from './view/progress.ts';
+import { progressLine } from './view/summary.ts';
 import { plain } from './view/text.ts';
 
 export const statusCommand = (secrets: Secrets): Command =>

@@ -110,6 +110,10 @@ export const LIMITS = {
   pollerAliveMs: 75_000,
   /** How often a person at a terminal sees new numbers. */
   followMs: 1_000,
+  /** … and how long none may come before that is said: one question may go astray, or a step start a moment later. */
+  followPatienceMs: 5_000,
+  /** Databases whose pending steps are looked at in one round, the others in the next: one request each. */
+  followDatabases: 8,
   /** A Temporal server that does not answer for this long is not there: the operator waits at the terminal. */
   temporalConnectMs: 10_000,
   /** Search attributes show up with the next refresh of the server's namespace cache, every 2 to 10 s. */

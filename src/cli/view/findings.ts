@@ -1,26 +1,41 @@
 import type { Finding } from '../../domain/finding.ts';
-import { plain, plainLines } from './text.ts';
+import { pasteable, plain } from './text.ts';
 
 const ORDER = { error: 0, warning: 1, info: 2 } as const;
 
-/** What validation saw, the worst first, each with what to do about it. Remedies are whole lines, to be pasted. */
+/**
+ * What validation saw, the worst first. What is of one kind stands together, and below it what to do about all of it:
+ * whole lines, to be pasted.
+ */
 export function renderFindings(findings: readonly Finding[]): string {
   const sorted = [...findings].sort((a, b) => ORDER[a.severity] - ORDER[b.severity]);
-  return sorted.map(renderFinding).join('\n');
+  const groups = new Map<string, Finding[]>();
+  for (const finding of sorted) {
+    const { severity, unknown = false, code, server, database } = finding;
+    const kind = JSON.stringify([severity, unknown, code, server, database]);
+    groups.set(kind, [...(groups.get(kind) ?? []), finding]);
+  }
+  return [...groups.values()].map(renderGroup).join('\n');
 }
 
-function renderFinding({ severity, unknown, code, server, database, object, message, remedy }: Finding): string {
-  const where = [server, database, object].filter((part) => part !== null).map(plain);
+function renderGroup(findings: readonly Finding[]): string {
+  const [first] = findings;
+  if (first === undefined) return '';
+  const { severity, unknown, code, server, database, object } = first;
+  const what = findings.length === 1 ? object : `${findings.length} times`;
+  const where = [server, database, what].filter((part) => part !== null).map(plain);
   const word = unknown === true ? `${severity}, unknown` : severity;
-  const lines = [`${word.toUpperCase()} ${code} (${where.join(', ')})`, `  ${plain(message)}`];
-  if (remedy !== null)
-    lines.push(
-      ...plainLines(remedy)
-        .split('\n')
-        .map((line) => `    ${line}`),
-    );
-  return lines.join('\n');
+  const remedies = new Set(findings.flatMap(({ remedy }) => (remedy === null ? [] : [remedy])));
+  return [
+    `${word.toUpperCase()} ${code} (${where.join(', ')})`,
+    ...new Set(findings.map((finding) => `  ${sentence(finding, findings.length > 1)}`)),
+    ...[...remedies].flatMap(pasteable).map((line) => `    ${line}`),
+  ].join('\n');
 }
+
+/** Most messages name their object; among several that is needed. */
+const sentence = ({ object, message }: Finding, amongOthers: boolean): string =>
+  amongOthers && object !== null && !message.includes(object) ? plain(`${object}: ${message}`) : plain(message);
 
 /** E.g. `2 errors, 1 warning`. */
 export function countFindings(findings: readonly Finding[]): string {

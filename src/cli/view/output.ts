@@ -1,69 +1,78 @@
-import type { WriteStream } from 'node:tty';
-import { moveCursor, clearScreenDown } from 'node:readline';
-import { hasEnded } from '../../domain/phase.ts';
+import process from 'node:process';
 import type { ClusterProgress } from '../../domain/progress.ts';
-import type { Live } from './progress.ts';
-import { progressLine, renderProgress } from './progress.ts';
+import { hasEnded } from '../../domain/phase.ts';
+import { formatSeconds } from './amounts.ts';
+import type { Live } from './live.ts';
+import { renderProgress } from './progress.ts';
+import type { Terminal } from './screen.ts';
+import { screenOn, sizeOf } from './screen.ts';
+import { progressLine, stillLine } from './summary.ts';
+import { plain } from './text.ts';
+import { wrap } from './width.ts';
 
 /** Where progress is shown: redrawn in place on a terminal, a line for each change elsewhere. */
 export interface ProgressOutput {
   show(progress: ClusterProgress, live: Live): void;
-  /** A sentence above the live view. */
-  note(sentence: string): void;
-  /** Leaves what is shown, and the terminal as it was. */
-  end(): void;
+  /** There is no news, and why; to be called again and again until there is. `since`: of the last news. */
+  away(reason: string, since: Date): void;
 }
 
-export const progressOutput = (stream: NodeJS.WriteStream): ProgressOutput =>
-  stream.isTTY ? liveOutput(stream) : lineOutput(stream);
-
-function liveOutput(stream: WriteStream): ProgressOutput {
-  let drawn = 0;
-  let last: string[] = [];
-  const wipe = () => {
-    if (drawn === 0) return;
-    moveCursor(stream, 0, -drawn);
-    clearScreenDown(stream);
-    drawn = 0;
-  };
-  const draw = (lines: string[]) => {
-    wipe();
-    stream.write(lines.map((line) => `${line}\n`).join(''));
-    drawn = lines.length;
-    last = lines;
-  };
-  return {
-    show: (progress, live) => draw(renderProgress(progress, live, { columns: stream.columns, rows: stream.rows })),
-    note(sentence) {
-      wipe();
-      stream.write(`${sentence}\n`);
-      draw(last);
-    },
-    end: () => (drawn = 0),
-  };
-}
-
-/** A log that says nothing for long looks as if nothing happened. */
+/** A log that says nothing for this long looks as if nothing happened. */
 const SAY_AGAIN_MS = 60_000;
 
-function lineOutput(stream: NodeJS.WriteStream): ProgressOutput {
-  const told = new Map<string, { what: string; at: number }>();
-  const say = (line: string) => stream.write(`${new Date().toISOString().slice(11, 19)} ${line}\n`);
+export const progressOutput = (stream: NodeJS.WriteStream): ProgressOutput =>
+  stream.isTTY && process.env['TERM'] !== 'dumb' ? liveOutput(stream) : lineOutput(stream);
+
+const noNews = (reason: string, since: Date): string =>
+  `! No news for ${formatSeconds(Math.round((Date.now() - since.getTime()) / 1000))}: ${plain(reason)}. Waiting for it.`;
+
+export function liveOutput(terminal: Terminal): ProgressOutput {
+  const draw = screenOn(terminal);
+  let last: (now: Date) => string[] = () => [];
   return {
-    show(progress) {
-      for (const database of progress.databases) {
-        const { phase, attention } = database;
-        const before = told.get(database.database);
-        const what = `${phase} ${attention ?? ''}`;
-        const now = Date.now();
-        const due =
-          before === undefined || before.what !== what || (!hasEnded(phase) && now - before.at > SAY_AGAIN_MS);
-        if (!due) continue;
-        told.set(database.database, { what, at: now });
-        say(progressLine(database));
-      }
+    show(progress, live) {
+      last = (now) => renderProgress(progress, live, sizeOf(terminal), now);
+      draw(last(new Date()));
     },
-    note: say,
-    end: () => undefined,
+    away(reason, since) {
+      const { columns, rows } = sizeOf(terminal);
+      const notice = wrap(noNews(reason, since), columns - 1).slice(0, Math.max(1, rows - 1));
+      draw([...last(new Date()).slice(0, rows - 1 - notice.length), ...notice]);
+    },
+  };
+}
+
+export function lineOutput(stream: Pick<NodeJS.WriteStream, 'write'>): ProgressOutput {
+  const told = new Map<string, string>();
+  const toldFailures = new Set<string>();
+  let saidAt = 0;
+  let isAway = false;
+  const say = (line: string) => {
+    saidAt = Date.now();
+    stream.write(`${new Date(saidAt).toISOString().slice(11, 19)} ${line}\n`);
+  };
+  const isDue = () => Date.now() - saidAt >= SAY_AGAIN_MS;
+  return {
+    show(progress, live) {
+      if (isAway) say('There is news again.');
+      isAway = false;
+      for (const database of progress.databases) {
+        const steps = live.get(database.database);
+        const what = `${database.phase} ${database.attention ?? ''}`;
+        // A step that is tried again and again for one reason is worth one line.
+        const failures = (steps?.retrying ?? []).map(({ step, failure }) => `${database.database}/${step}: ${failure}`);
+        const isNew = told.get(database.database) !== what || failures.some((failure) => !toldFailures.has(failure));
+        if (!isNew) continue;
+        told.set(database.database, what);
+        for (const failure of failures) toldFailures.add(failure);
+        say(progressLine(database, steps));
+      }
+      if (isDue() && !hasEnded(progress.phase)) say(stillLine(progress, live));
+    },
+    away(reason, since) {
+      if (isAway && !isDue()) return;
+      isAway = true;
+      say(noNews(reason, since));
+    },
   };
 }

@@ -1,77 +1,68 @@
-import { formatBytes } from '../../domain/format.ts';
 import { hasEnded } from '../../domain/phase.ts';
 import type { ClusterProgress, DatabaseProgress } from '../../domain/progress.ts';
-import { describeAmounts, formatSeconds } from './amounts.ts';
-import { cut, pad, plain, widthOf } from './text.ts';
+import { formatSeconds } from './amounts.ts';
+import { databaseBlock } from './database-block.ts';
+import type { Live } from './live.ts';
+import { nextStep } from './next-step.ts';
+import { countPhases, summary } from './summary.ts';
+import { plain } from './text.ts';
+import { cut, widthOf } from './width.ts';
 
-/** What pending steps tell beyond the last measurement. */
-export interface LiveDatabase {
-  /** Bytes copied a second; null while nothing is being copied. */
-  bytesPerSecond: number | null;
-  /** Tables and indexes that are being worked on. */
-  current: string[];
+export interface Size {
+  columns: number;
+  rows: number;
 }
 
-export type Live = ReadonlyMap<string, LiveDatabase>;
+/** Longer names of databases are cut. */
+const MOST_NAME_COLUMNS = 30;
+/** Numbers older than this are said to be old. */
+const STALE_MS = 60_000;
 
-const BAR = 20;
+/**
+ * The lines of the live view: a heading, the databases, and what to do next. They leave a column and a line free, for
+ * the cursor: no terminal then breaks a line or scrolls.
+ */
+export function renderProgress(progress: ClusterProgress, live: Live, { columns, rows }: Size, now: Date): string[] {
+  const width = Math.max(1, columns - 1);
+  const height = Math.max(1, rows - 1);
+  const databases = [...progress.databases].sort((a, b) => rank(a) - rank(b));
+  const nameColumns = Math.min(
+    MOST_NAME_COLUMNS,
+    Math.max(8, ...databases.map(({ database }) => widthOf(plain(database)))),
+  );
+  const blocks = databases.map((database) =>
+    databaseBlock(progress.id, database, live.get(database.database), { nameColumns, width }),
+  );
+  const next = nextStep(progress);
+  const footer = height > next.length + 3 ? next : [];
+  const body = fit(blocks, databases, height - 1 - footer.length);
+  return [heading(progress, now), ...body, ...footer].slice(0, height).map((line) => cut(line, width));
+}
 
-/** The lines of the live view: a heading, a line a database with what it works on below it, and what needs a person. */
-export function renderProgress(
-  progress: ClusterProgress,
-  live: Live,
-  { columns, rows }: { columns: number; rows: number },
-): string[] {
-  const busy = (database: DatabaseProgress) => (database.attention !== null ? 0 : hasEnded(database.phase) ? 2 : 1);
-  const databases = [...progress.databases].sort((a, b) => busy(a) - busy(b));
-  const name = Math.min(30, Math.max(8, ...databases.map(({ database }) => widthOf(plain(database)))));
-  const blocks = databases.map((database) => {
-    const { current = [] } = live.get(database.database) ?? {};
-    const working = current.length === 0 ? [] : [`${' '.repeat(name + 2)}${current.map(plain).join(', ')}`];
-    return [renderDatabase(database, live.get(database.database), name), ...working, ...attention(database)];
-  });
-  const lines = [`${progress.id}: ${progress.phase}`];
-  const room = rows - 2;
+/** What a person must look at is first, then what moves. */
+function rank({ attention, phase }: DatabaseProgress): number {
+  if (attention !== null) return 0;
+  if (phase === 'failed') return 1;
+  if (hasEnded(phase)) return 5;
+  if (phase === 'streaming') return 4;
+  return phase === 'validating' || phase === 'preparing' ? 3 : 2;
+}
+
+function heading(progress: ClusterProgress, now: Date): string {
+  const age = now.getTime() - Date.parse(progress.measuredAt);
+  const isOld = age > STALE_MS && !hasEnded(progress.phase);
+  return `${plain(progress.id)}: ${summary(progress)}${isOld ? `, as of ${formatSeconds(age / 1000)} ago` : ''}`;
+}
+
+/** As many databases as there is room for, and how many more there are. */
+function fit(blocks: readonly string[][], databases: readonly DatabaseProgress[], room: number): string[] {
+  const lines: string[] = [];
   for (const [index, block] of blocks.entries()) {
-    if (lines.length + block.length > room) {
-      lines.push(`… and ${blocks.length - index} more`);
-      break;
-    }
-    lines.push(...block);
+    const isLast = index === blocks.length - 1;
+    const left = room - lines.length - (isLast ? 0 : 1);
+    if (block.length > left && index > 0)
+      return [...lines, `… and ${blocks.length - index} more: ${countPhases(databases.slice(index))}`];
+    lines.push(...block.slice(0, Math.max(1, left)));
   }
-  return lines.map((line) => cut(line, columns - 1));
+  return lines;
 }
-
-const attention = ({ attention }: DatabaseProgress): string[] =>
-  attention === null ? [] : [`  ! ${plain(attention)}`];
-
-function renderDatabase(database: DatabaseProgress, live: LiveDatabase | undefined, width: number): string {
-  const { bytes, phase } = database;
-  const parts = [pad(cut(plain(database.database), width), width), pad(phase, 11)];
-  const copies = phase === 'copying' || phase === 'indexing';
-  if (copies) parts.push(bar(bytes.total === 0 ? 1 : bytes.copied / bytes.total));
-  const amounts = describeAmounts(database);
-  if (amounts !== '') parts.push(amounts);
-  const rate = live?.bytesPerSecond ?? null;
-  if (copies && rate !== null && rate > 0) {
-    parts.push(`${formatBytes(rate)}/s`);
-    const left = bytes.total - bytes.copied;
-    if (left > 0) parts.push(`${formatSeconds(Math.round(left / rate))} left`);
-  }
-  return parts.join('  ');
-}
-
-function bar(part: number): string {
-  const full = Math.round(Math.min(1, Math.max(0, part)) * BAR);
-  return `[${'#'.repeat(full)}${'.'.repeat(BAR - full)}]`;
-}
-
-/** One line a database, for logs: what is worth a line when it has changed. */
-export const progressLine = (database: DatabaseProgress): string =>
-  [
-    `${plain(database.database)}: ${database.phase}`,
-    describeAmounts(database),
-    ...attention(database).map((l) => l.trim()),
-  ]
-    .filter((part) => part !== '')
-    .join(', ');

@@ -3,6 +3,7 @@ import type { ClusterProgress, ClusterReport, DatabaseReport, RoleReport } from 
 import type { Finding } from '../../domain/finding.ts';
 import { formatSeconds } from './amounts.ts';
 import { plain, table } from './text.ts';
+import { widthOf, wrap } from './width.ts';
 
 /** What a command answers with `--json` and writes into `--report-file`. */
 export interface Answer {
@@ -15,27 +16,53 @@ export interface Answer {
   databases: DatabaseReport[] | ClusterProgress['databases'];
 }
 
-/** Tables of databases and roles, then every warning. */
-export function renderReport({ roles, databases }: Pick<ClusterReport, 'roles' | 'databases'>): string {
-  const parts = [databaseTable(databases)];
+/** Tables of databases and roles, then every warning. `columns`: of the terminal that it is for, if there is one. */
+export function renderReport(
+  { roles, databases }: Pick<ClusterReport, 'roles' | 'databases'>,
+  columns = Infinity,
+): string {
+  const parts: string[] = [];
+  if (databases.length > 0)
+    parts.push(messageTable(DATABASE, databases.map(databaseCells), columns, ['TABLES', 'ROWS', 'SIZE', 'TIME']));
   if (roles.length > 0)
     parts.push(
-      table(
+      messageTable(
         ['ROLE', 'STATUS', 'MESSAGE'],
         roles.map(({ role, status, message }) => [role, status, message]),
+        columns,
       ),
     );
   const warnings = databases.flatMap(({ database, warnings }) =>
-    warnings.map((text) => `  ${plain(`${database}: ${text}`)}`),
+    warnings.flatMap((text) => indented(`${database}: ${text}`, columns)),
   );
   if (warnings.length > 0) parts.push(['Warnings:', ...warnings].join('\n'));
   return parts.join('\n\n');
 }
 
-function databaseTable(databases: readonly DatabaseReport[]): string {
-  const rows = databases.map(({ database, method, status, tables, rows, bytes, seconds, message }) => [
-    ...[database, method ?? '', status, String(tables), String(rows), formatBytes(bytes)],
-    ...[formatSeconds(Object.values(seconds).reduce((sum, value) => sum + value, 0)), message],
-  ]);
-  return table(['DATABASE', 'METHOD', 'STATUS', 'TABLES', 'ROWS', 'SIZE', 'TIME', 'MESSAGE'], rows);
+const DATABASE = ['DATABASE', 'METHOD', 'STATUS', 'TABLES', 'ROWS', 'SIZE', 'TIME', 'MESSAGE'];
+
+const databaseCells = ({ database, method, status, tables, rows, bytes, seconds, message }: DatabaseReport) => [
+  ...[database, method ?? '', status, String(tables), String(rows), formatBytes(bytes)],
+  ...[formatSeconds(Object.values(seconds).reduce((sum, value) => sum + value, 0)), message],
+];
+
+/** The last column holds sentences. Where they would make lines too long, they follow below the table. */
+function messageTable(
+  header: readonly string[],
+  rows: readonly (readonly string[])[],
+  columns: number,
+  right: readonly string[] = [],
+): string {
+  const whole = table(header, rows, right);
+  if (whole.split('\n').every((line) => widthOf(line) <= columns)) return whole;
+  const short = table(
+    header.slice(0, -1),
+    rows.map((row) => row.slice(0, -1)),
+    right,
+  );
+  const messages = rows.filter((row) => plain(row.at(-1) ?? '') !== '');
+  return [short, ...messages.flatMap((row) => indented(`${row[0] ?? ''}: ${row.at(-1) ?? ''}`, columns))].join('\n');
 }
+
+const indented = (text: string, columns: number): string[] =>
+  wrap(plain(text), Math.max(20, columns - 4)).map((line, index) => `${index === 0 ? '  ' : '    '}${line}`);
