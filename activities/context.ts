@@ -7,6 +7,7 @@ import { LIMITS } from '../src/domain/limits.ts';
 import type { Endpoint, Session, SessionOptions } from '../src/postgres/connection.ts';
 import { connect } from '../src/postgres/connection.ts';
 import type { Reader } from '../src/postgres/conninfo.ts';
+import { readIdentity } from '../src/postgres/identity.ts';
 import { redact, toMigrationError } from '../src/postgres/sqlstate.ts';
 
 /** What a worker gives to its activities. */
@@ -90,14 +91,6 @@ async function open(
     activitySignal().throwIfAborted();
     throw toMigrationError(error, { server: endpoint.server, doing: 'reading which server this is' });
   }
-}
-
-export async function readIdentity(session: Session): Promise<ServerIdentity & { databaseOid: number }> {
-  const row = await session.one<{ id: string; oid: string }>(
-    `SELECT (SELECT system_identifier::text FROM pg_control_system()) AS id,
-            (SELECT oid::text FROM pg_database WHERE datname = current_database()) AS oid`,
-  );
-  return { systemIdentifier: row.id, version: session.version, databaseOid: Number(row.oid) };
 }
 
 /** Two workers may resolve one reference to different servers; nothing may be written to the wrong one. */

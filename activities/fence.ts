@@ -1,10 +1,9 @@
-import { LEDGER_SCHEMA, NAME_PREFIX } from '../src/contract.ts';
+import { NAME_PREFIX } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import type { Session } from '../src/postgres/connection.ts';
-import { FENCE_STEP, liftFence } from '../src/postgres/fence.ts';
-import { quoteIdent } from '../src/postgres/identifier.ts';
+import { liftFence, raiseFence } from '../src/postgres/fence.ts';
 import { recordWarning, requireOwnLedger } from '../src/postgres/ledger.ts';
 import type { ActivityDeps } from './context.ts';
 import { nextPoll, openSource, openTarget, withSession } from './context.ts';
@@ -20,12 +19,7 @@ export function createFenceActivities(deps: ActivityDeps) {
         withSession(openSource(deps, m, 'control'), 'fencing the source', async (source) => {
           await requireOwnLedger(target, m);
           await requireRights(source);
-          await target.query(
-            `INSERT INTO ${LEDGER_SCHEMA}.event (step, warning, message)
-             SELECT $1, false, $2 WHERE NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.event WHERE step = $1)`,
-            [FENCE_STEP, JSON.stringify({ readOnly: await databaseSetting(source) })],
-          );
-          await source.query(`ALTER DATABASE ${quoteIdent(m.database)} SET default_transaction_read_only = on`);
+          await raiseFence(source, target, m.database);
           const { at } = await source.one<{ at: string }>('SELECT clock_timestamp()::text AS at');
           // Twice: a session that was starting when the setting changed has read the old one, and shows up a moment later.
           for (let quiet = 0; quiet < 2; await nextPoll(LIMITS.drainPollMs)) {
@@ -85,13 +79,4 @@ async function warnOfSuperusers(source: Session, target: Session, m: Migration):
   const sessions = left.map(({ who }) => who).join(', ');
   const message = `The fence could not end the sessions of superusers: ${sessions}. What they write stays on the source.`;
   await recordWarning(target, 'fencing', message);
-}
-
-async function databaseSetting(source: Session): Promise<string | null> {
-  const [row] = await source.query<{ value: string }>(
-    `SELECT substr(setting, length('default_transaction_read_only=') + 1) AS value
-       FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) AS setting
-      WHERE d.datname = current_database() AND s.setrole = 0 AND setting LIKE 'default\\_transaction\\_read\\_only=%'`,
-  );
-  return row?.value ?? null;
 }

@@ -14,7 +14,8 @@ import { toMigrationError } from '../src/postgres/sqlstate.ts';
 import { databasesInScope } from '../src/preflight/databases.ts';
 import { inspectOneDatabase, inspectServers, readScope, recheckDatabase } from '../src/preflight/inspect.ts';
 import type { ActivityDeps } from './context.ts';
-import { activitySignal, nextPoll, openSource, openTarget, readIdentity, withSession } from './context.ts';
+import { readIdentity } from '../src/postgres/identity.ts';
+import { activitySignal, nextPoll, openSource, openTarget, withSession } from './context.ts';
 
 export interface DatabaseToInspect {
   plan: Plan;

@@ -9,7 +9,8 @@ import { readMemberships, readParameterPrivileges, readRoles } from '../src/post
 import type { RoleSet } from '../src/postgres/role-restore.ts';
 import { restoreRoles } from '../src/postgres/role-restore.ts';
 import type { ActivityDeps } from './context.ts';
-import { activitySignal, readIdentity, withSession } from './context.ts';
+import { readIdentity } from '../src/postgres/identity.ts';
+import { activitySignal, withSession } from './context.ts';
 
 export interface RoleMigration {
   plan: Plan;

@@ -1,8 +1,12 @@
+import { applicationName, LEDGER_SCHEMA } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import type { Migration } from '../src/domain/migration.ts';
+import { endSessions } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { isFenced, liftFence } from '../src/postgres/fence.ts';
-import { dropOwnLedger, isOwnLedger, undoOnSource, undoOnTarget } from '../src/postgres/undo.ts';
+import type { Leftover } from '../src/postgres/leftovers.ts';
+import { dropLeftover, findLeftovers } from '../src/postgres/leftovers.ts';
+import { dropLedger, ledgerExists } from '../src/postgres/ledger.ts';
 import type { ActivityDeps } from './context.ts';
 import { openSource, openTarget, withSession } from './context.ts';
 
@@ -15,16 +19,19 @@ export function createUndoActivities(deps: ActivityDeps) {
     async undo(m: Migration): Promise<void> {
       const failures: unknown[] = [];
       const attempt = (work: () => Promise<void>) => work().catch((error: unknown) => void failures.push(error));
-      await attempt(() => onTarget(deps, m, (target) => undoOnTarget(target, m)));
+      await attempt(() => onTarget(deps, m, (target) => dropAll(target, m, ['subscription'])));
       await attempt(() => onTarget(deps, m, (target) => unfence(deps, m, target)));
       await attempt(() => undoSource(deps, m));
       // The ledger knows what the fence is to put back, so it goes last, and only when that has been done.
-      if (failures.length === 0) await attempt(() => onTarget(deps, m, (target) => dropOwnLedger(target, m.id)));
+      if (failures.length === 0) await attempt(() => onTarget(deps, m, (target) => dropOurLedger(target, m)));
       const retryable = failures.find((failure) => failure instanceof MigrationError && failure.retryable);
       if (failures.length > 0) throw retryable ?? failures[0];
     },
   };
 }
+
+const roles = (m: Migration): string[] =>
+  (['holder', 'keep', 'copy', 'index'] as const).map((role) => applicationName(m.id, role));
 
 async function onTarget(deps: ActivityDeps, m: Migration, work: (target: Session) => Promise<void>): Promise<void> {
   let opened: Promise<Session>;
@@ -38,11 +45,30 @@ async function onTarget(deps: ActivityDeps, m: Migration, work: (target: Session
   await withSession(opened, 'undoing the migration', work);
 }
 
+/** Sessions first: a slot that a backend uses cannot be dropped. Those of role `control` are ours, who undo. */
+async function dropAll(session: Session, m: Migration, kinds: readonly Leftover['kind'][]): Promise<void> {
+  await endSessions(session, m.database, roles(m));
+  for (const found of await findLeftovers(session))
+    if (found.id === m.id && kinds.includes(found.kind)) await dropLeftover(session, found);
+}
+
 async function unfence(deps: ActivityDeps, m: Migration, target: Session): Promise<void> {
-  if ((await isOwnLedger(target, m.id)) && (await isFenced(target)))
+  if ((await isOurs(target, m)) && (await isFenced(target)))
     await withSession(openSource(deps, m, 'control'), 'lifting the fence', (source) => liftFence(source, target));
 }
 
+async function dropOurLedger(target: Session, m: Migration): Promise<void> {
+  if (await isOurs(target, m)) await dropLedger(target);
+}
+
+async function isOurs(target: Session, m: Migration): Promise<boolean> {
+  if (!(await ledgerExists(target))) return false;
+  const rows = await target.query(`SELECT FROM ${LEDGER_SCHEMA}.migration WHERE id = $1`, [m.id]);
+  return rows.length > 0;
+}
+
 async function undoSource(deps: ActivityDeps, m: Migration): Promise<void> {
-  await withSession(openSource(deps, m, 'control'), 'undoing the migration', (source) => undoOnSource(source, m));
+  await withSession(openSource(deps, m, 'control'), 'undoing the migration', (source) =>
+    dropAll(source, m, ['slot', 'publication']),
+  );
 }

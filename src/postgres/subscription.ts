@@ -40,16 +40,6 @@ export async function appliedLsn(target: Session, name: string): Promise<string>
   return row?.lsn ?? '0/0';
 }
 
-/** Our subscriptions of this database whose name begins so. */
-export async function findSubscriptions(target: Session, prefix: string): Promise<string[]> {
-  const rows = await target.query<{ name: string }>(
-    `SELECT subname AS name FROM pg_subscription
-      WHERE starts_with(subname, $1) AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1`,
-    [prefix],
-  );
-  return rows.map(({ name }) => name);
-}
-
 /**
  * Disables them and waits until no apply worker is left: only then is what was applied all that will be. A worker ends
  * between two transactions; one that does not come to that is ended, and what it had in hand stays in the slot.

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { readIdentity } from '../../activities/context.ts';
+import { readIdentity } from '../../src/postgres/identity.ts';
 import { createRoleActivities } from '../../activities/roles.ts';
 import type { RoleMigration } from '../../activities/roles.ts';
 import { parsePlan } from '../../src/domain/plan.ts';

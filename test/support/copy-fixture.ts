@@ -1,6 +1,6 @@
 import { MockActivityEnvironment } from '@temporalio/testing';
 import type { ActivityDeps } from '../../activities/context.ts';
-import { readIdentity } from '../../activities/context.ts';
+import { readIdentity } from '../../src/postgres/identity.ts';
 import { generationName } from '../../src/contract.ts';
 import type { Migration } from '../../src/domain/migration.ts';
 import { parsePlan } from '../../src/domain/plan.ts';

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import pg from 'pg';
 import type { ActivityDeps } from '../../activities/context.ts';
-import { readIdentity } from '../../activities/context.ts';
+import { readIdentity } from '../../src/postgres/identity.ts';
 import { createCopyActivities } from '../../activities/copy.ts';
 import { createFenceActivities } from '../../activities/fence.ts';
 import { createReplicationActivities } from '../../activities/replication.ts';

@@ -4,7 +4,7 @@ import { createDatabaseActivities } from '../../activities/database.ts';
 import { createFinishActivities } from '../../activities/finish.ts';
 import { createSchemaActivities } from '../../activities/schema.ts';
 import type { ActivityDeps } from '../../activities/context.ts';
-import { readIdentity } from '../../activities/context.ts';
+import { readIdentity } from '../../src/postgres/identity.ts';
 import type { Migration } from '../../src/domain/migration.ts';
 import { parsePlan } from '../../src/domain/plan.ts';
 import type { Session } from '../../src/postgres/connection.ts';
