@@ -44,6 +44,10 @@ export function readServers(flags: Flags, env: NodeJS.ProcessEnv): PgServers {
   };
 }
 
+/** One of them; null where it is not given. @throws UsageError as above */
+export const readServerIfGiven = (name: 'source' | 'target', flags: Flags, env: NodeJS.ProcessEnv): Server | null =>
+  textOf(name, flags, env) === '' ? null : readServer(name, flags, env);
+
 const textOf = (name: keyof typeof FLAGS, flags: Flags, env: NodeJS.ProcessEnv): string =>
   (flags[name] ?? env[FLAGS[name][1]] ?? '').trim();
 

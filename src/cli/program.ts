@@ -5,7 +5,6 @@ import { packageRoot } from '../package-root.ts';
 import type { Secrets } from '../temporal/secrets.ts';
 import { cancelCommand } from './cancel.ts';
 import { cleanupCommand } from './cleanup.ts';
-
 import { completionCommand } from './completion.ts';
 import { doctorCommand } from './doctor.ts';
 import { listCommand } from './list.ts';
@@ -53,12 +52,11 @@ export function buildProgram(secrets: Secrets): Command {
     resolveCommand,
     cancelCommand,
     listCommand,
-    cleanupCommand,
-    doctorCommand,
     reportCommand,
+    cleanupCommand,
   ];
   add('For migrations that there are:', ...migrations.map((command) => command(secrets)));
-  add('For platforms:', workerCommand(secrets));
+  add('For platforms:', workerCommand(secrets), doctorCommand(secrets));
   add(OTHERS, completionCommand(program));
   return program.showHelpAfterError('Run `pgtransit --help` for what there is.');
 }

@@ -114,6 +114,10 @@ export const LIMITS = {
   followPatienceMs: 5_000,
   /** Databases whose pending steps are looked at in one round, the others in the next: one request each. */
   followDatabases: 8,
+  /** Times of two machines that stand side by side in a report and in their logs: more than this misleads. */
+  clockDifferenceMs: 5_000,
+  /** A namespace that forgets sooner has no report of Friday's migration on Monday. */
+  retentionWorthHavingDays: 3,
   /** A Temporal server that does not answer for this long is not there: the operator waits at the terminal. */
   temporalConnectMs: 10_000,
   /** Search attributes show up with the next refresh of the server's namespace cache, every 2 to 10 s. */

@@ -37,12 +37,8 @@ export async function findProgram(
   env: NodeJS.ProcessEnv = process.env,
 ): Promise<Program> {
   const [source, target] = [majorOf(wish.sourceVersion), majorOf(wish.targetVersion)];
-  const directories = placesToLook(env, source, target);
-  const found: Program[] = [];
-  for (const directory of directories) {
-    const program = await probe(join(directory, name), env);
-    if (program !== null && !found.some(({ major }) => major === program.major)) found.push(program);
-  }
+  const directories = placesToLook(env, [target, source, ...between(source, target)]);
+  const found = await programsIn(directories, name, env);
   const first = wish.preferSourceMajor === true ? source : target;
   const usable = found.filter(({ major }) => major >= source);
   const [best] = usable.sort((a, b) => rank(a.major, first, target) - rank(b.major, first, target));
@@ -56,6 +52,28 @@ export async function findProgram(
   );
 }
 
+async function programsIn(
+  directories: readonly string[],
+  name: ProgramName,
+  env: NodeJS.ProcessEnv,
+): Promise<Program[]> {
+  const found: Program[] = [];
+  for (const directory of directories) {
+    const program = await probe(join(directory, name), env);
+    if (program !== null && !found.some(({ major }) => major === program.major)) found.push(program);
+  }
+  return found;
+}
+
+/** The first one of each major that there is on this machine, of those that there might be. */
+export const listPrograms = (name: ProgramName, env: NodeJS.ProcessEnv = process.env): Promise<Program[]> =>
+  programsIn(placesToLook(env, between(OLDEST_MAJOR, NEWEST_MAJOR)), name, env);
+
+/** Of PostgreSQL, that a source may have … */
+const OLDEST_MAJOR = 10;
+/** … and well beyond what there is today. */
+const NEWEST_MAJOR = 25;
+
 /** The wished one, then downwards from the target's to the source's, then upwards from the target's. */
 function rank(major: number, first: number, target: number): number {
   if (major === first) return -1;
@@ -63,8 +81,7 @@ function rank(major: number, first: number, target: number): number {
 }
 
 /** Whoever names directories means these programs and no others. */
-function placesToLook(env: NodeJS.ProcessEnv, source: number, target: number): string[] {
-  const majors = [...new Set([target, source, ...between(source, target)])];
+function placesToLook(env: NodeJS.ProcessEnv, majors: readonly number[]): string[] {
   const list = (text: string | undefined) => (text ?? '').split(delimiter).filter((part) => part !== '');
   const named = list(env['PGTRANSIT_PG_BIN']);
   if (named.length > 0) return named;

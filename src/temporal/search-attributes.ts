@@ -42,6 +42,17 @@ export async function ensureSearchAttributes(
   }
 }
 
+/** The same without registering anything. */
+export async function lookForSearchAttributes(
+  connection: NativeConnection,
+  namespace: string,
+): Promise<SearchAttributesResult> {
+  const missing = await findMissing(connection, namespace, Date.now() + LIMITS.temporalConnectMs);
+  if (typeof missing === 'string') return without(namespace, NAMES, missing);
+  if (missing.length === 0) return { registered: true, message: 'registered' };
+  return without(namespace, missing, `a worker registers ${missing.join(', ')} at its start if it may`);
+}
+
 /** The names that are not there, or why that cannot be known or will not change. */
 async function findMissing(
   connection: NativeConnection,
