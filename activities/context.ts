@@ -19,6 +19,8 @@ export interface ActivityDeps {
   endpoint(reference: string, server: 'source' | 'target', reader?: Reader): Endpoint;
   /** Whether this worker saw the four search attributes registered on its Temporal namespace. */
   searchAttributes: boolean;
+  /** Is told the passwords that were made up, by role. Absent: nobody is, and they are known to nobody. */
+  onPlaceholders?(passwords: ReadonlyMap<string, string>): void;
   /** Log what pg_dump says and every object that is restored. */
   verbose?: boolean;
 }

@@ -25,9 +25,11 @@ export function createRoleActivities(deps: ActivityDeps) {
     async migrateRoles(input: RoleMigration): Promise<RoleReport[]> {
       const found = await withSession(openServer(deps, input, 'source'), 'reading the roles', readRoleSet);
       const wanted = without(found, input.plan.roles.exclude);
-      return withSession(openServer(deps, input, 'target'), 'making the roles', (target) =>
+      const restored = await withSession(openServer(deps, input, 'target'), 'making the roles', (target) =>
         restoreRoles(target, wanted, input.plan.roles.passwords),
       );
+      deps.onPlaceholders?.(restored.placeholders);
+      return restored.reports;
     },
   };
 }

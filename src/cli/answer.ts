@@ -8,7 +8,7 @@ import type { Answer } from './view/report.ts';
 import { renderReport } from './view/report.ts';
 import { writeReportFile } from './view/report-file.ts';
 import { progressLine } from './view/summary.ts';
-import { plainLines } from './view/text.ts';
+import { plain, plainLines } from './view/text.ts';
 
 export const INTERRUPTED = 130;
 
@@ -77,6 +77,18 @@ export interface Validation {
   ok: boolean;
   databases: { database: string; method: string; reason: string }[];
   findings: Finding[];
+}
+
+/** Adds the passwords that this process made up for roles, and names those that only an earlier one knew. */
+export function withPlaceholders({ answer, text }: Delivery, passwords: ReadonlyMap<string, string>): Delivery {
+  const lines = [...passwords].map(([role, password]) => `  ${plain(role)}: ${password}`);
+  for (const { role, placeholder } of answer.roles)
+    if (placeholder && !passwords.has(role))
+      lines.push(`  ${plain(role)}: made up by a process that has ended; ALTER ROLE … PASSWORD gives it a new one`);
+  return {
+    answer: { ...answer, placeholders: Object.fromEntries(passwords) },
+    text: lines.length === 0 ? text : ['Passwords that were made up for roles:', ...lines, '', text].join('\n'),
+  };
 }
 
 /** Prints the answer, and writes it where it was asked for. Answers the exit code. */

@@ -10,8 +10,8 @@ import type { Secrets } from '../temporal/secrets.ts';
 import type { TemporalSession } from '../temporal/session.ts';
 import { openTemporal } from '../temporal/session.ts';
 import { stateDirectory } from '../temporal/state-dir.ts';
-import type { Validation } from './answer.ts';
-import { answerOf, deliver, INTERRUPTED } from './answer.ts';
+import type { Delivery, Validation } from './answer.ts';
+import { answerOf, deliver, INTERRUPTED, withPlaceholders } from './answer.ts';
 import { startInBackground } from './background.ts';
 import type { Followed } from './follow.ts';
 import { follow } from './follow.ts';
@@ -52,7 +52,7 @@ async function pg(options: PgOptions, secrets: Secrets): Promise<number> {
   try {
     if (session.webUi !== null) say(`Temporal Web UI: ${session.webUi}`);
     if (options.detach) return await detach(session, id, options);
-    const migration = { taskQueue: id, servers, options, session, log, secrets };
+    const migration = { taskQueue: id, servers, options, session, log, secrets, placeholders: new Map<string, string>() };
     return await (options.mode === 'validate' ? validate(migration) : migrate(migration));
   } finally {
     await session.close();
@@ -61,6 +61,7 @@ async function pg(options: PgOptions, secrets: Secrets): Promise<number> {
 
 interface PgMigration extends Service {
   options: PgOptions;
+  placeholders: Map<string, string>;
 }
 
 async function validate(migration: PgMigration): Promise<number> {
@@ -97,16 +98,21 @@ async function migrate(migration: PgMigration): Promise<number> {
   };
   // One that other workers carry out needs none here.
   const followed = taskQueue === id ? await servedHere(migration, watch) : await whileNotInterrupted(watch);
-  return report(id, options, followed);
+  return report(migration, followed);
 }
 
-function report(id: string, options: PgOptions, followed: Followed): number {
+function report({ taskQueue: id, options, placeholders }: PgMigration, followed: Followed): number {
+  const withPasswords = (delivery: Delivery): Delivery =>
+    options.showPasswords ? withPlaceholders(delivery, placeholders) : delivery;
   if (followed === 'interrupted') {
+    // The next process will not know them.
+    if (options.showPasswords) for (const [role, password] of placeholders) say(`Password of role ${role}: ${password}`);
     say(INTERRUPTED_TEXT(id));
     return INTERRUPTED;
   }
-  if ('ended' in followed) return deliver(answerOf.outcome(id, followed.ended), options);
-  return deliver(answerOf.progress(id, followed.settled), options);
+  const delivery =
+    'ended' in followed ? answerOf.outcome(id, followed.ended) : answerOf.progress(id, followed.settled);
+  return deliver(withPasswords(delivery), options);
 }
 
 /** Every database has ended, waits for a person, or streams as far behind as was asked for. */

@@ -15,11 +15,13 @@ export interface Service {
   servers: PgServers;
   log: Logger;
   secrets: Secrets;
+  /** Collects the passwords that steps in this process made up for roles, where somebody wants to see them. */
+  placeholders?: Map<string, string>;
 }
 
 /** Runs `work` while this process carries out the steps of a migration. */
 export async function servedHere<T>(
-  { session, taskQueue, servers, log, secrets }: Service,
+  { session, taskQueue, servers, log, secrets, placeholders }: Service,
   work: (signal: AbortSignal) => Promise<T>,
 ): Promise<T | 'interrupted'> {
   const { connection, target } = session;
@@ -35,7 +37,16 @@ export async function servedHere<T>(
     connection,
     namespace: target.namespace,
     taskQueue,
-    deps: { ...deps, endpoint: (reference, ...rest) => deps.endpoint(local[reference] ?? reference, ...rest) },
+    deps: {
+      ...deps,
+      endpoint: (reference, ...rest) => deps.endpoint(local[reference] ?? reference, ...rest),
+      onPlaceholders(passwords) {
+        for (const [role, password] of passwords) {
+          secrets.add(password);
+          placeholders?.set(role, password);
+        }
+      },
+    },
     workflowBundlePath: workflowBundlePath(),
     signal: stop.signal,
     log,

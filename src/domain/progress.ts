@@ -35,6 +35,8 @@ export interface ClusterProgress {
 export interface RoleReport {
   role: string;
   status: 'created' | 'exists' | 'failed';
+  /** It was given a random password, since its own could not be read or was not wanted. */
+  placeholder: boolean;
   message: string;
 }
 
@@ -96,6 +98,6 @@ export function capClusterReport(report: ClusterReport): ClusterReport {
     roles.push(role);
   }
   const dropped = report.roles.length - roles.length;
-  if (dropped > 0) roles.push({ role: '', status: 'exists', message: `And ${dropped} more roles.` });
+  if (dropped > 0) roles.push({ role: '', status: 'exists', placeholder: false, message: `And ${dropped} more roles.` });
   return { ...report, roles, databases };
 }

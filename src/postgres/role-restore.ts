@@ -2,7 +2,7 @@ import { silenceStatementLog } from './secret-statement.ts';
 import type { RoleReport } from '../domain/progress.ts';
 import type { Session } from './connection.ts';
 import { quoteIdent, quoteLiteral } from './identifier.ts';
-import type { Membership, ParameterPrivilege, Role } from './role.ts';
+import type { Membership, ParameterPrivilege, Role, RolePassword } from './role.ts';
 import {
   alterRoleSettingSql,
   createRoleSql,
@@ -19,6 +19,12 @@ export interface RoleSet {
   parameters: readonly ParameterPrivilege[];
 }
 
+export interface RestoredRoles {
+  reports: RoleReport[];
+  /** The random passwords, by role. For nobody's eyes but those of who asked for them. */
+  placeholders: ReadonlyMap<string, string>;
+}
+
 /**
  * Makes the roles that the target lacks, in one transaction with their memberships: an attempt that dies leaves
  * nothing, so that a role which exists is never one of ours without its grants. What fails is undone by itself.
@@ -27,19 +33,22 @@ export async function restoreRoles(
   target: Session,
   set: RoleSet,
   passwords: 'copy' | 'placeholder',
-): Promise<RoleReport[]> {
+): Promise<RestoredRoles> {
   return target.transaction(async () => {
     await target.query("SELECT pg_advisory_xact_lock(hashtext('pgtransit'), hashtext('roles'))");
     await silenceStatementLog(target);
     const present = await readRoleNames(target);
     const created = new Set<string>();
     const reports = new Map<string, RoleReport>();
+    const placeholders = new Map<string, string>();
     for (const role of set.roles) {
+      const password = passwordFor(role, passwords);
       const report = present.has(role.name)
-        ? { role: role.name, status: 'exists' as const, message: 'It was there already and is left as it is.' }
-        : await createRole(target, role, passwords);
+        ? reportOf(role, 'exists', 'It was there already and is left as it is.')
+        : await createRole(target, role, password);
       reports.set(role.name, report);
       if (report.status === 'created') created.add(role.name);
+      if (report.placeholder && password.value !== null) placeholders.set(role.name, password.value);
     }
     const note = (role: string, message: string) => {
       const report = reports.get(role);
@@ -47,14 +56,20 @@ export async function restoreRoles(
     };
     await grantMemberships(target, set.memberships, { present, created, note });
     await grantParameters(target, set.parameters, { present, created, note });
-    return [...reports.values()];
+    return { reports: [...reports.values()], placeholders };
   });
 }
 
-async function createRole(target: Session, role: Role, passwords: 'copy' | 'placeholder'): Promise<RoleReport> {
-  const password = passwordFor(role, passwords);
+const reportOf = (
+  role: Role,
+  status: RoleReport['status'],
+  message: string,
+  placeholder = false,
+): RoleReport => ({ role: role.name, status, placeholder, message });
+
+async function createRole(target: Session, role: Role, password: RolePassword): Promise<RoleReport> {
   const notes: string[] = [];
-  if (password.placeholder) notes.push('It has a random password that nobody knows: set a new one.');
+  if (password.placeholder) notes.push('It has a random password: set a new one.');
   let refusal = await attempt(target, createRoleSql(role, password.value, true));
   if (refusal?.sqlstate === INSUFFICIENT_PRIVILEGE) {
     refusal = await attempt(target, createRoleSql(role, password.value, false));
@@ -64,8 +79,8 @@ async function createRole(target: Session, role: Role, passwords: 'copy' | 'plac
     }
   }
   if (refusal?.sqlstate === DUPLICATE_OBJECT)
-    return { role: role.name, status: 'exists', message: 'Somebody else made it at the same moment.' };
-  if (refusal !== null) return { role: role.name, status: 'failed', message: refusal.message };
+    return reportOf(role, 'exists', 'Somebody else made it at the same moment.');
+  if (refusal !== null) return reportOf(role, 'failed', refusal.message);
   for (const setting of role.settings) {
     const refused = await attempt(target, alterRoleSettingSql(role.name, setting));
     if (refused !== null) notes.push(`It lost the setting ${setting.split('=')[0] ?? ''}: ${refused.message}`);
@@ -75,7 +90,8 @@ async function createRole(target: Session, role: Role, passwords: 'copy' | 'plac
     if (refused !== null) notes.push(`It lost its comment: ${refused.message}`);
   }
   await actForRole(target, role.name);
-  return { role: role.name, status: 'created', message: notes.join(' ') };
+  const message = notes.join(' ') || 'It is as on the source.';
+  return reportOf(role, 'created', message, password.placeholder);
 }
 
 /** Before 16 a role that is no superuser must be a member of the owner to whom it gives an object. */

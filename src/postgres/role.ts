@@ -120,7 +120,7 @@ export interface RolePassword {
   placeholder: boolean;
 }
 
-/** A role that had no password gets none. Nobody is told a placeholder: an administrator sets a new password. */
+/** A role that had no password gets none. */
 export function passwordFor(role: Role, wish: 'copy' | 'placeholder'): RolePassword {
   const placeholder = { value: randomBytes(24).toString('base64url'), placeholder: true };
   if (!role.verifier.known) return role.login ? placeholder : { value: null, placeholder: false };
@@ -138,11 +138,15 @@ const LISTS: readonly string[] = [
   'unix_socket_directories',
 ];
 
-export function alterRoleSettingSql(role: string, setting: string): string {
+export const alterRoleSettingSql = (role: string, setting: string): string =>
+  settingSql(`ROLE ${quoteIdent(role)}`, setting);
+
+/** ALTER … SET for a setting as the catalog keeps it; `whose` is SQL. */
+export function settingSql(whose: string, setting: string): string {
   const equals = setting.indexOf('=');
   const [name, value] = [setting.slice(0, equals), setting.slice(equals + 1)];
   const elements = LISTS.includes(name.toLowerCase()) ? splitList(value) : [value];
-  return `ALTER ROLE ${quoteIdent(role)} SET ${quoteIdent(name)} TO ${elements.map(quoteLiteral).join(', ') || "''"}`;
+  return `ALTER ${whose} SET ${quoteIdent(name)} TO ${elements.map(quoteLiteral).join(', ') || "''"}`;
 }
 
 /** The elements of a stored list such as `public, "My Schema"`. */

@@ -52,6 +52,8 @@ export const CHECKS: readonly Check[] = [
   { ...cluster, code: 'size-limit', ...error, ...onSource, ...copy, title: 'adding up the sizes', run: target.sizeLimit },
   { ...cluster, code: 'create-database', ...error, ...onTarget, ...always, title: 'reading what our role may do', run: privileges.createDatabases },
   { ...cluster, code: 'create-role', ...warning, ...onTarget, ...always, title: 'reading what our role may do', run: privileges.createRoles },
+  { ...cluster, code: 'all-roles-setting', ...warning, ...onSource, ...always, title: 'reading settings for all roles', run: roles.settingsOfAllRoles },
+  { ...cluster, code: 'role-label', ...warning, ...onSource, ...always, title: 'reading security labels of roles', run: roles.roleLabels },
   { ...cluster, code: 'role-attribute', ...warning, ...onTarget, ...always, title: 'comparing the attributes of the roles', run: roles.roleAttributes },
   { ...cluster, code: 'reserved-superuser', ...error, ...onTarget, ...always, title: 'looking for superusers that the target forbids', run: roles.gatekeeper },
   { ...cluster, code: 'standby-conflict', ...warning, ...onSource, ...copy, title: 'reading what ends queries on a standby', run: connections.standbyConflicts },

@@ -1,7 +1,7 @@
 import type { Session } from '../postgres/connection.ts';
-import { quoteIdent } from '../postgres/identifier.ts';
+import { quoteIdent, quoteLiteral } from '../postgres/identifier.ts';
 import type { Role } from '../postgres/role.ts';
-import { readRoleNames, readRoles, splitList } from '../postgres/role.ts';
+import { readRoleNames, readRoles, settingSql, splitList } from '../postgres/role.ts';
 import { USER_SCHEMA } from './catalog.ts';
 import type { ClusterContext, DatabaseContext, Seen } from './check.ts';
 import { readOwnRole } from './privileges.ts';
@@ -40,6 +40,30 @@ export async function roleAttributes(context: ClusterContext): Promise<Seen[]> {
       },
     ];
   });
+}
+
+/** They would hold for every database of the target, also for those that it had before. */
+export async function settingsOfAllRoles({ source }: ClusterContext): Promise<Seen[]> {
+  const rows = await source.query<{ setting: string }>(
+    'SELECT unnest(setconfig) AS setting FROM pg_db_role_setting WHERE setrole = 0 AND setdatabase = 0 ORDER BY 1',
+  );
+  return rows.map(({ setting }) => ({
+    object: quoteIdent(setting.split('=')[0] ?? ''),
+    message: 'The source has this setting for all roles in all databases (ALTER ROLE ALL). It is not carried over.',
+    remedy: `${settingSql('ROLE ALL', setting)}; -- on the target, if all its databases are to have it`,
+  }));
+}
+
+export async function roleLabels({ source }: ClusterContext): Promise<Seen[]> {
+  const rows = await source.query<{ role: string; provider: string }>(
+    `SELECT rolname AS role, provider FROM pg_shseclabel JOIN pg_roles ON oid = objoid
+      WHERE classoid = 'pg_authid'::regclass ORDER BY 1, 2`,
+  );
+  return rows.map(({ role, provider }) => ({
+    object: quoteIdent(role),
+    message: `The role has a security label of ${quoteLiteral(provider)}, which is not carried over.`,
+    remedy: `SECURITY LABEL FOR ${quoteIdent(provider)} ON ROLE ${quoteIdent(role)} IS '…'; -- on the target`,
+  }));
 }
 
 /** Empty for who may not see it; who may not, makes no superusers either, and is told so as a lost attribute. */

@@ -145,6 +145,22 @@ describe('inspectCluster', () => {
     await source.psql('postgres', 'SELECT pg_reload_conf()');
   });
 
+  it('names settings of all roles and labels of roles, which are not carried over', async () => {
+    await source.psql('postgres', `ALTER ROLE ALL SET search_path = public, "My Schema"; CREATE ROLE labelled`);
+    await source.psql(
+      'postgres',
+      `INSERT INTO pg_shseclabel SELECT oid, 'pg_authid'::regclass, 'it''s', 'top secret' FROM pg_roles WHERE rolname = 'labelled'`,
+    );
+    const { findings } = await inspect();
+    expect(withCode(findings, 'all-roles-setting')).toMatchObject([
+      { severity: 'warning', object: 'search_path', remedy: expect.stringContaining(`ALTER ROLE ALL SET search_path TO 'public', 'My Schema';`) as string },
+    ]);
+    expect(withCode(findings, 'role-label')).toMatchObject([{ severity: 'warning', object: 'labelled' }]);
+    await source.psql('postgres', `ALTER ROLE ALL RESET ALL; DELETE FROM pg_shseclabel; DROP ROLE labelled`);
+    const again = await inspect();
+    expect([...withCode(again.findings, 'all-roles-setting'), ...withCode(again.findings, 'role-label')]).toEqual([]);
+  });
+
   it('refuses more than "maxTotalBytes", with the sizes', async () => {
     const { findings } = await inspect({ maxTotalBytes: 1_000_000 });
     expect(withCode(findings, 'size-limit')[0]?.message).toMatch(/976\.6 kB.*"shop" \d+\.\d MB/);

@@ -36,6 +36,9 @@ interface Who {
   targetUri?: string;
 }
 
+/** The made-up passwords of the latest migration. */
+let told: ReadonlyMap<string, string> = new Map();
+
 async function migrateRoles(
   plan: unknown,
   { sourceUri = source.uri(), targetUri = target.uri() }: Who = {},
@@ -55,7 +58,8 @@ async function migrateRoles(
     servers: { source: await identity('source'), target: await identity('target') },
     cluster: 'test',
   };
-  const activities = createRoleActivities({ endpoint, searchAttributes: false });
+  const onPlaceholders = (passwords: ReadonlyMap<string, string>) => void (told = passwords);
+  const activities = createRoleActivities({ endpoint, searchAttributes: false, onPlaceholders });
   const reports = await runActivity(() => activities.migrateRoles(input), []);
   return new Map(reports.map((report) => [report.role, report]));
 }
@@ -130,7 +134,14 @@ describe('migrateRoles', () => {
       await source.psql('postgres', verifier('t_login')),
     );
     expect(await target.psql('postgres', verifier('t_plain'))).toBe('none');
-    expect(reports.get('t_login')?.message).toContain('set a new one');
+    expect(reports.get('t_login')).toMatchObject({ placeholder: true, message: expect.stringContaining('set a new one') as string });
+    expect(reports.get('t_plain')).toMatchObject({ placeholder: false });
+    // What was made up is told to the worker itself, and to nobody else.
+    const password = told.get('t_login') ?? '';
+    expect(password).toMatch(/^[\w-]{32}$/);
+    expect(told.has('t_plain')).toBe(false);
+    expect(JSON.stringify([...reports])).not.toContain(password);
+    expect(readFileSync(target.logFile, 'utf8')).not.toContain(password);
   });
 
   test('gives random passwords when it may not read the verifiers', async () => {

@@ -96,6 +96,7 @@ describe('a report', () => {
         roles: Array.from({ length: 20_000 }, (_, n) => ({
           role: `role ${n}`,
           status: 'created',
+          placeholder: false,
           message: 'role created',
         })),
         databases: Array.from({ length: databases }, (_, n) => database(n)),

@@ -79,8 +79,8 @@ const CLUSTER = {
     report('big', { rows: 1, message: '', warnings: ['public.a is NOT VALID.', 'b\x1b'] }),
   ],
   roles: [
-    { role: 'Ledger Clerk', status: 'created' as const, message: '' },
-    { role: 'app', status: 'failed' as const, message: 'permission denied' },
+    { role: 'Ledger Clerk', status: 'created' as const, placeholder: false, message: '' },
+    { role: 'app', status: 'failed' as const, placeholder: false, message: 'permission denied' },
   ],
 };
 

@@ -34,7 +34,7 @@ describe('migrateCluster', () => {
       await handle.signal('stopReplication', { reason: 'cutover' });
       const report = (await handle.result()) as ClusterReport;
       expect(report.status).toBe('done');
-      expect(report.roles).toEqual([{ role: 'app', status: 'created', message: 'role created' }]);
+      expect(report.roles).toEqual([{ role: 'app', status: 'created', placeholder: false, message: 'role created' }]);
       expect(report.databases[0]).toMatchObject({ database: 'shop', method: 'replication', status: 'done', rows: 10 });
       const order = [
         'createDatabase',

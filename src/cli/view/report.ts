@@ -14,6 +14,8 @@ export interface Answer {
   validation: Finding[] | null;
   roles: RoleReport[];
   databases: DatabaseReport[] | ClusterProgress['databases'];
+  /** With --show-passwords: those that this process made up, by role. */
+  placeholders?: Readonly<Record<string, string>>;
 }
 
 /** Tables of databases and roles, then every warning. `columns`: of the terminal that it is for, if there is one. */
