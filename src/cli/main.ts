@@ -12,8 +12,8 @@ const FAILED = 1;
 const USAGE = 2;
 
 const argv = commandLine();
-// Users write connection strings into arguments, and `ps` shows those to everybody.
-process.title = `pgtransit ${argv[0] ?? ''}`;
+// More than bin/pgtransit could say. A word is a command; anything else may be a connection string.
+process.title = `pgtransit ${/^[a-z]+$/.test(argv[0] ?? '') ? (argv[0] ?? '') : ''}`.trim();
 
 const secrets = secretsOfEnvironment(process.env);
 
