@@ -7,7 +7,8 @@ import type { Check } from './doctor/check.ts';
 import { checkMachine } from './doctor/machine.ts';
 import { checkServers } from './doctor/servers.ts';
 import { checkTemporal } from './doctor/temporal.ts';
-import { pad, plain } from './view/text.ts';
+import { plain } from './view/text.ts';
+import { pad } from './view/width.ts';
 
 const HELP = `
 Looks at this machine, at Temporal, and at the servers that are given. It changes nothing, but starts pgtransit's own

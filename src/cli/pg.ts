@@ -52,7 +52,15 @@ async function pg(options: PgOptions, secrets: Secrets): Promise<number> {
   try {
     if (session.webUi !== null) say(`Temporal Web UI: ${session.webUi}`);
     if (options.detach) return await detach(session, id, options);
-    const migration = { taskQueue: id, servers, options, session, log, secrets, placeholders: new Map<string, string>() };
+    const migration = {
+      taskQueue: id,
+      servers,
+      options,
+      session,
+      log,
+      secrets,
+      placeholders: new Map<string, string>(),
+    };
     return await (options.mode === 'validate' ? validate(migration) : migrate(migration));
   } finally {
     await session.close();
@@ -106,12 +114,12 @@ function report({ taskQueue: id, options, placeholders }: PgMigration, followed:
     options.showPasswords ? withPlaceholders(delivery, placeholders) : delivery;
   if (followed === 'interrupted') {
     // The next process will not know them.
-    if (options.showPasswords) for (const [role, password] of placeholders) say(`Password of role ${role}: ${password}`);
+    if (options.showPasswords)
+      for (const [role, password] of placeholders) say(`Password of role ${role}: ${password}`);
     say(INTERRUPTED_TEXT(id));
     return INTERRUPTED;
   }
-  const delivery =
-    'ended' in followed ? answerOf.outcome(id, followed.ended) : answerOf.progress(id, followed.settled);
+  const delivery = 'ended' in followed ? answerOf.outcome(id, followed.ended) : answerOf.progress(id, followed.settled);
   return deliver(withPasswords(delivery), options);
 }
 

@@ -98,6 +98,7 @@ export function capClusterReport(report: ClusterReport): ClusterReport {
     roles.push(role);
   }
   const dropped = report.roles.length - roles.length;
-  if (dropped > 0) roles.push({ role: '', status: 'exists', placeholder: false, message: `And ${dropped} more roles.` });
+  if (dropped > 0)
+    roles.push({ role: '', status: 'exists', placeholder: false, message: `And ${dropped} more roles.` });
   return { ...report, roles, databases };
 }

@@ -60,12 +60,12 @@ export async function restoreRoles(
   });
 }
 
-const reportOf = (
-  role: Role,
-  status: RoleReport['status'],
-  message: string,
-  placeholder = false,
-): RoleReport => ({ role: role.name, status, placeholder, message });
+const reportOf = (role: Role, status: RoleReport['status'], message: string, placeholder = false): RoleReport => ({
+  role: role.name,
+  status,
+  placeholder,
+  message,
+});
 
 async function createRole(target: Session, role: Role, password: RolePassword): Promise<RoleReport> {
   const notes: string[] = [];

@@ -35,8 +35,10 @@ export async function readIndexFacts(source: Session, oids: readonly number[]): 
        JOIN pg_class x ON x.oid = i.indexrelid
        JOIN pg_namespace s ON s.oid = t.relnamespace
        LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u', 'x')
-      WHERE i.indexrelid = ANY ($1::oid[])
-         OR i.indexrelid IN (SELECT conindid FROM pg_constraint WHERE oid = ANY ($1::oid[]) AND contype IN ('p', 'u', 'x'))`,
+      -- as one list, which an index serves: an OR would look at every index of the database
+      WHERE i.indexrelid = ANY (ARRAY(
+        SELECT unnest($1::oid[])
+        UNION ALL SELECT conindid FROM pg_constraint WHERE oid = ANY ($1::oid[]) AND contype IN ('p', 'u', 'x')))`,
     [oids],
   );
   return new Map(rows.map((row) => [Number(row.oid), indexFact(row)]));
@@ -204,7 +206,9 @@ export async function readRelations(session: Session): Promise<DumpableRelation[
 }
 
 export async function readTablespaces(target: Session): Promise<Set<string>> {
-  const rows = await target.query<{ name: string }>(`SELECT spcname AS name FROM pg_tablespace WHERE has_tablespace_privilege(oid, 'CREATE')`);
+  const rows = await target.query<{ name: string }>(
+    `SELECT spcname AS name FROM pg_tablespace WHERE has_tablespace_privilege(oid, 'CREATE')`,
+  );
   return new Set(rows.map(({ name }) => name));
 }
 

@@ -30,21 +30,17 @@ const NEEDED = `
 export async function superuserObjects({ source, target }: DatabaseContext): Promise<Seen[]> {
   const own = await readOwnRole(target);
   if (isAdministrator(own)) return [];
-  const optional = (await list(source, OPTIONAL(source.version))).map(
-    ({ type, name }): Seen => ({
-      severity: 'warning',
-      object: `${type} ${name}`,
-      message: `Only a superuser of the target can make it, and ${quoteIdent(own.name)} is none: it will be left out.`,
-      remedy: 'After the migration, let a superuser make it on the target.',
-    }),
-  );
-  const needed = (await list(source, NEEDED)).map(
-    ({ type, name }): Seen => ({
-      object: `${type} ${name}`,
-      message: `Only a superuser of the target can make it, and ${quoteIdent(own.name)} is none.`,
-      remedy: `Migrate as a superuser of the target, or drop it from the source when nobody needs it.`,
-    }),
-  );
+  const optional = (await list(source, OPTIONAL(source.version))).map(({ type, name }): Seen => ({
+    severity: 'warning',
+    object: `${type} ${name}`,
+    message: `Only a superuser of the target can make it, and ${quoteIdent(own.name)} is none: it will be left out.`,
+    remedy: 'After the migration, let a superuser make it on the target.',
+  }));
+  const needed = (await list(source, NEEDED)).map(({ type, name }): Seen => ({
+    object: `${type} ${name}`,
+    message: `Only a superuser of the target can make it, and ${quoteIdent(own.name)} is none.`,
+    remedy: `Migrate as a superuser of the target, or drop it from the source when nobody needs it.`,
+  }));
   return [...optional, ...needed, ...(await foreignServers(source, target)), ...(await settings(source, target))];
 }
 

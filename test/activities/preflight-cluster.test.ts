@@ -153,7 +153,11 @@ describe('inspectCluster', () => {
     );
     const { findings } = await inspect();
     expect(withCode(findings, 'all-roles-setting')).toMatchObject([
-      { severity: 'warning', object: 'search_path', remedy: expect.stringContaining(`ALTER ROLE ALL SET search_path TO 'public', 'My Schema';`) as string },
+      {
+        severity: 'warning',
+        object: 'search_path',
+        remedy: expect.stringContaining(`ALTER ROLE ALL SET search_path TO 'public', 'My Schema';`) as string,
+      },
     ]);
     expect(withCode(findings, 'role-label')).toMatchObject([{ severity: 'warning', object: 'labelled' }]);
     await source.psql('postgres', `ALTER ROLE ALL RESET ALL; DELETE FROM pg_shseclabel; DROP ROLE labelled`);

@@ -134,7 +134,10 @@ describe('migrateRoles', () => {
       await source.psql('postgres', verifier('t_login')),
     );
     expect(await target.psql('postgres', verifier('t_plain'))).toBe('none');
-    expect(reports.get('t_login')).toMatchObject({ placeholder: true, message: expect.stringContaining('set a new one') as string });
+    expect(reports.get('t_login')).toMatchObject({
+      placeholder: true,
+      message: expect.stringContaining('set a new one') as string,
+    });
     expect(reports.get('t_plain')).toMatchObject({ placeholder: false });
     // What was made up is told to the worker itself, and to nobody else.
     const password = told.get('t_login') ?? '';

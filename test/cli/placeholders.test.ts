@@ -81,9 +81,16 @@ describe('passwords that are made up for roles', { timeout: 120_000 }, () => {
     expect(Object.keys(answer.placeholders ?? {})).toEqual(['app', 'mover']);
     const password = answer.placeholders?.['app'] ?? '';
     expect(answer.roles).toContainEqual(expect.objectContaining({ role: 'app', status: 'created', placeholder: true }));
-    expect(await target.psql('postgres', `SELECT count(*) FROM pg_authid WHERE rolname = 'nobody' AND rolpassword IS NULL`)).toBe('1');
+    expect(
+      await target.psql('postgres', `SELECT count(*) FROM pg_authid WHERE rolname = 'nobody' AND rolpassword IS NULL`),
+    ).toBe('1');
     const login = target.uri('shop', { user: 'app', password });
-    expect(execFileSync(join(target.binDir, 'psql'), ['-XAtc', 'SELECT current_user', '-d', login], { env: target.env, encoding: 'utf8' }).trim()).toBe('app');
+    expect(
+      execFileSync(join(target.binDir, 'psql'), ['-XAtc', 'SELECT current_user', '-d', login], {
+        env: target.env,
+        encoding: 'utf8',
+      }).trim(),
+    ).toBe('app');
     expect(file).toContain(password);
     expect(stderr + logsIn(home) + readFileSync(target.logFile, 'utf8')).not.toContain(password);
     expect(historiesOf(answer.id)).toContain('"role":"app"');

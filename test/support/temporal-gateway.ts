@@ -29,7 +29,7 @@ export async function startGateway({ upstream, identity, clientAuthority, apiKey
     ...(clientAuthority === undefined ? {} : { ca: clientAuthority, requestCert: true, rejectUnauthorized: true }),
   });
   const sockets = new Set<TLSSocket>();
-  server.on('secureConnection', (socket) => {
+  server.on('secureConnection', (socket: TLSSocket) => {
     sockets.add(socket);
     socket.on('error', () => undefined).once('close', () => sockets.delete(socket));
   });

@@ -57,7 +57,8 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
         findings: [],
       }),
     recheck: () => Promise.resolve(),
-    migrateRoles: () => Promise.resolve([{ role: 'app', status: 'created', placeholder: false, message: 'role created' }]),
+    migrateRoles: () =>
+      Promise.resolve([{ role: 'app', status: 'created', placeholder: false, message: 'role created' }]),
     createDatabase: () => Promise.resolve({ created: true }),
     openSnapshot: () => Promise.resolve({ consistentPoint: '0/1', tables: 2 }),
     keepSnapshot: () =>
