@@ -80,7 +80,19 @@ async function connect({ address, connectionOptions }: TemporalTarget): Promise<
   }
 }
 
+/** Before there is a connection, the code stands in the message of the native client, as a name or in words. */
 const unreachable = (address: string, cause: unknown): Error =>
+  /Unauthenticated|PermissionDenied|valid authentication credentials|not have permission/.test(messageOf(cause))
+    ? refused(address, cause)
+    : unanswered(address, cause);
+
+const refused = (address: string, cause: unknown): Error =>
+  new Error(
+    `Temporal at ${address} refuses access: ${shortReason(cause)}. Check TEMPORAL_API_KEY or the TLS certificate.`,
+    { cause },
+  );
+
+const unanswered = (address: string, cause: unknown): Error =>
   new Error(
     `No connection to Temporal at ${address}: ${shortReason(cause)}. Check that the server runs there, and ` +
       'TEMPORAL_ADDRESS, TEMPORAL_TLS and TEMPORAL_API_KEY (or temporal.toml).',

@@ -110,6 +110,6 @@ describe('a Temporal server behind TLS', { timeout: 60_000 }, () => {
 
     const refused = await listOpen({ TEMPORAL_CONFIG_FILE, TEMPORAL_PROFILE: 'mistaken' });
     expect(refused.code).toBe(1);
-    expect(refused.stderr).toMatch(/refuses access to namespace "default": .*TEMPORAL_API_KEY/);
+    expect(refused.stderr).toMatch(/Temporal at .* refuses access: Request unauthorized\. Check TEMPORAL_API_KEY/);
   });
 });
