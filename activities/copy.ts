@@ -5,7 +5,7 @@ import type { LaneProgress, Migration } from '../src/domain/migration.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import type { CopySizes } from '../src/postgres/copy-plan.ts';
 import { planRelations, planUnits, writeCopyPlan } from '../src/postgres/copy-plan.ts';
-import { holdOpenGeneration } from '../src/postgres/generation.ts';
+import { holdOpenGeneration, SEALED, tablesOfGeneration } from '../src/postgres/generation.ts';
 import { displayName, quoteName } from '../src/postgres/identifier.ts';
 import { underSnapshot } from '../src/postgres/import-snapshot.ts';
 import { recordEvent, recordWarning } from '../src/postgres/ledger.ts';
@@ -36,7 +36,10 @@ const planned = (generation: number): string => `planCopy ${generation}`;
 
 export function createCopyActivities(deps: ActivityDeps, sizes: CopySizes = LIMITS) {
   return {
-    /** Writes what is to be copied to the ledger. When that is there already, it only answers with the totals. */
+    /**
+     * Writes what this generation is to copy to the ledger: all tables, or those that the one before it left over, as
+     * they are now. When that is there already, it only answers with the totals.
+     */
     async planCopy(m: Migration, generation: number): Promise<CopyPlan> {
       return withBoth(deps, m, 'control', 'planning the copy', async (source, target) => {
         await target.transaction(async () => {
@@ -44,11 +47,13 @@ export function createCopyActivities(deps: ActivityDeps, sizes: CopySizes = LIMI
           // Two attempts at once: the second waits here, and finds the plan of the first.
           const snapshot = await holdOpenGeneration(target, generation, 'UPDATE');
           if (await isPlanned(target, generation)) return;
+          const isWanted = await tablesOfGeneration(target, generation);
           const tables = await underSnapshot(source, snapshot, async () => {
-            const found = await listTables(source, m.plan, m.database);
+            const found = (await listTables(source, m.plan, m.database)).filter(isWanted);
             const replication = m.method === 'replication';
             return { found, relations: await planRelations(source, target.version, found, replication, sizes) };
           });
+          await replaceRelations(source, target, generation, tables.found);
           await writeCopyPlan(target, generation, tables.relations, planUnits(tables.relations, sizes));
           const split = tables.relations.filter((relation) => relation.split);
           if (split.length > 0)
@@ -83,7 +88,7 @@ export function createCopyActivities(deps: ActivityDeps, sizes: CopySizes = LIMI
       return progress;
     },
 
-    /** Asserts that everything is there, in a transaction that is on disk before it answers. */
+    /** Asserts that everything is there, of all generations, in a transaction that is on disk before it answers. */
     async sealCopy(m: Migration, generation: number): Promise<CopyTotals> {
       return withSession(openTarget(deps, m, 'control'), 'sealing the copy', async (target) => {
         await target.transaction(async () => {
@@ -94,11 +99,56 @@ export function createCopyActivities(deps: ActivityDeps, sizes: CopySizes = LIMI
             `UPDATE ${LEDGER_SCHEMA}.generation SET state = 'sealed' WHERE number = $1 AND state = 'open'`,
             [generation],
           );
+          await recordEvent(target, SEALED, 'Everything is copied.');
         });
-        return readTotals(target, generation);
+        return readTotals(target);
       });
     },
   };
+}
+
+/**
+ * Before relations of an earlier generation are planned once more: their schema was restored before, so they must still
+ * have the same names. Those that are gone are no longer wanted.
+ * @throws MigrationError `SchemaFailed` naming a table that was renamed
+ */
+async function replaceRelations(
+  source: Session,
+  target: Session,
+  generation: number,
+  found: readonly Table[],
+): Promise<void> {
+  const left = await target.query<{ oid: number; schema: string; name: string }>(
+    `DELETE FROM ${LEDGER_SCHEMA}.relation WHERE generation = $1 RETURNING oid::float8 AS oid, schema, name`,
+    [generation],
+  );
+  const now = new Map(found.map((table) => [table.oid, table]));
+  for (const { oid, schema, name } of left) {
+    const table = now.get(oid);
+    const label = displayName(schema, name);
+    if (table === undefined)
+      await recordWarning(
+        target,
+        'planCopy',
+        `Table ${label} was dropped on the source after the start: it is empty on the target.`,
+      );
+    else if (table.schema !== schema || table.name !== name)
+      throw new MigrationError(
+        // Renamed back meanwhile: only another snapshot sees that.
+        (await isNamed(source, { oid, schema, name })) ? 'SnapshotLost' : 'SchemaFailed',
+        `Table ${label} was renamed to ${displayName(table.schema, table.name)} on the source before its rows were copied.`,
+        { object: label, next: 'Rename it back on the source, then resolve with retry.' },
+      );
+  }
+}
+
+async function isNamed(source: Session, table: { oid: number; schema: string; name: string }): Promise<boolean> {
+  const rows = await source.query(
+    `SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.oid = $1 AND n.nspname = $2 AND c.relname = $3`,
+    [table.oid, table.schema, table.name],
+  );
+  return rows.length > 0;
 }
 
 async function isPlanned(target: Session, generation: number): Promise<boolean> {
@@ -118,11 +168,10 @@ const readPlan = (target: Session, generation: number): Promise<CopyPlan> =>
     [generation],
   );
 
-const readTotals = (target: Session, generation: number): Promise<CopyTotals> =>
+const readTotals = (target: Session): Promise<CopyTotals> =>
   target.one<CopyTotals>(
     `SELECT count(DISTINCT relation)::float8 AS tables, coalesce(sum(rows), 0)::float8 AS rows, coalesce(sum(bytes), 0)::float8 AS bytes
-       FROM ${LEDGER_SCHEMA}.unit WHERE generation = $1 AND kind = 'copy'`,
-    [generation],
+       FROM ${LEDGER_SCHEMA}.unit WHERE kind = 'copy'`,
   );
 
 /** @throws MigrationError `NotComplete` naming what is missing. */
@@ -139,13 +188,22 @@ async function requireComplete(target: Session, generation: number): Promise<voi
       'NotComplete',
       `The copy of generation ${generation} was never planned, so nothing was copied.`,
     );
-  const unfinished = await findUnfinished(target, generation, ['copy', 'index', 'key']);
+  const unfinished = await findUnfinished(target, null, ['copy', 'index', 'key']);
   const entries = await target.query<{ label: string }>(
     `SELECT e.label FROM ${LEDGER_SCHEMA}.entry e JOIN ${LEDGER_SCHEMA}.relation r ON r.oid = e.relation
-      WHERE r.generation = $1 AND e.stage IN ('index', 'key') AND e.state = 'todo' ORDER BY e.position LIMIT ${LIMITS.namesInMessage}`,
-    [generation],
+      WHERE e.stage IN ('index', 'key') AND e.state = 'todo' ORDER BY e.position LIMIT ${LIMITS.namesInMessage}`,
   );
-  const missing = [...new Set([...unfinished, ...entries.map(({ label }) => label)])];
+  const unplanned = await target.query<{ schema: string; name: string }>(
+    `SELECT schema, name FROM ${LEDGER_SCHEMA}.relation r
+      WHERE NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.unit u WHERE u.relation = r.oid AND u.kind = 'copy') LIMIT ${LIMITS.namesInMessage}`,
+  );
+  const missing = [
+    ...new Set([
+      ...unfinished,
+      ...entries.map(({ label }) => label),
+      ...unplanned.map(({ schema, name }) => displayName(schema, name)),
+    ]),
+  ];
   if (missing.length > 0)
     throw new MigrationError('NotComplete', `Not finished: ${missing.slice(0, LIMITS.namesInMessage).join(', ')}.`, {
       object: missing[0] ?? null,

@@ -4,6 +4,7 @@ import { heartbeating } from './context.ts';
 import { createDatabaseActivities } from './database.ts';
 import { createFenceActivities } from './fence.ts';
 import { createFinishActivities } from './finish.ts';
+import { createGenerationActivities } from './generations.ts';
 import { createIndexActivities } from './indexes.ts';
 import { createInspectActivities } from './inspect.ts';
 import { createLargeObjectActivities } from './large-objects.ts';
@@ -23,6 +24,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createRoleActivities(deps),
     ...createDatabaseActivities(deps),
     ...createSnapshotActivities(deps),
+    ...createGenerationActivities(deps),
     ...createSchemaActivities(deps),
     ...createCopyActivities(deps),
     ...createIndexActivities(deps),

@@ -12,14 +12,14 @@ export function createIndexActivities(deps: ActivityDeps) {
      * One of several lanes that build indexes while tables are still being copied. Ends when no index and no key is
      * unfinished, so it waits for the copy and for other lanes. `tables` of the result: those it finished.
      */
-    async buildIndexes(m: Migration, generation: number, lane: number): Promise<LaneProgress> {
+    async buildIndexes(m: Migration, lane: number): Promise<LaneProgress> {
       const progress: LaneProgress = { tables: 0, rows: 0, bytes: 0, current: null };
       await heartbeating(
         () => ({ ...progress }),
         () =>
           withSession(openLaneTarget(deps, m, 'index'), 'building indexes', async (target) => {
             await takeOverLane(target, { kind: 'index', lane }, [target]);
-            while (await buildNext(target, generation, progress));
+            while (await buildNext(target, progress));
           }),
       );
       return progress;
@@ -28,9 +28,9 @@ export function createIndexActivities(deps: ActivityDeps) {
 }
 
 /** One transaction: claim, build, mark as done. False when everything is. */
-async function buildNext(target: Session, generation: number, progress: LaneProgress): Promise<boolean> {
+async function buildNext(target: Session, progress: LaneProgress): Promise<boolean> {
   const found = await target.transaction(async () => {
-    const unit = await claimIndexUnit(target, generation);
+    const unit = await claimIndexUnit(target);
     if (unit === undefined) return false;
     progress.current = unit.label;
     const began = performance.now();
@@ -45,7 +45,7 @@ async function buildNext(target: Session, generation: number, progress: LaneProg
   });
   progress.current = null;
   if (found) return true;
-  if ((await findUnfinished(target, generation, ['index', 'key'])).length === 0) return false;
+  if ((await findUnfinished(target, null, ['index', 'key'])).length === 0) return false;
   await nextPoll();
   return true;
 }

@@ -1,10 +1,10 @@
 import { Context } from '@temporalio/activity';
-import { LEDGER_SCHEMA } from '../src/contract.ts';
+import { generationName, LEDGER_SCHEMA } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import type { Session } from '../src/postgres/connection.ts';
-import type { EntryRow } from '../src/postgres/entry.ts';
+import type { EntryRow, EntryRun } from '../src/postgres/entry.ts';
 import { countEntries, ENTRY_SETTINGS, lockSchemaWork, runEntries } from '../src/postgres/entry.ts';
 import { underSnapshot } from '../src/postgres/import-snapshot.ts';
 import { requireOwnLedger } from '../src/postgres/ledger.ts';
@@ -13,7 +13,8 @@ import { archiveSchema, nameSome } from '../src/postgres/schema-archive.ts';
 import { readRelations } from '../src/postgres/schema-catalog.ts';
 import { toMigrationError } from '../src/postgres/sqlstate.ts';
 import type { ActivityDeps } from './context.ts';
-import { activitySignal, heartbeating, openSource, openTarget, withSession } from './context.ts';
+import { activitySignal, heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
+import { requireSlots } from './replication-guards.ts';
 
 export function createSchemaActivities(deps: ActivityDeps) {
   const openSchemaSession = (m: Migration) => openTarget(deps, m, 'control', { settings: ENTRY_SETTINGS });
@@ -52,7 +53,8 @@ export function createSchemaActivities(deps: ActivityDeps) {
 
     /**
      * Everything that waits for the rows of all tables: foreign keys, triggers, rules, policies, grants; and the
-     * indexes and keys of tables that no lane had to do with, because nothing was copied into them.
+     * indexes and keys of tables that no lane had to do with, because nothing was copied into them. Where tables were
+     * copied under several snapshots their rows do not fit each other yet, so foreign keys wait for the streams.
      * @throws MigrationError `ConstraintFailed` naming the object
      */
     async restoreConstraints(m: Migration): Promise<void> {
@@ -62,9 +64,10 @@ export function createSchemaActivities(deps: ActivityDeps) {
         let current = '';
         await heartbeating(
           () => ({ current }),
-          () =>
+          async () =>
             runEntries(target, {
               stages: ['index', 'key', 'post'],
+              wanted: (await countStreams(target)) > 1 ? 'all but foreign keys' : 'all',
               step: 'restoreConstraints',
               otherwise: 'ConstraintFailed',
               alone: (entries) => bigForeignKeys(target, entries),
@@ -72,6 +75,48 @@ export function createSchemaActivities(deps: ActivityDeps) {
               onProgress: (label) => (current = label),
               onDone: saying(deps, 'restored'),
             }),
+        );
+      });
+    },
+
+    /**
+     * The foreign keys that waited, once every stream is past the last snapshot. Streams are never at one and the same
+     * position, so a key may find a row without the one that it refers to for a moment: then it is tried again.
+     */
+    async restoreForeignKeys(m: Migration): Promise<void> {
+      await withSession(openSchemaSession(m), 'restoring foreign keys', async (target) => {
+        await requireOwnLedger(target, m);
+        await lockSchemaWork(target);
+        let current = 'waiting until every stream is past the last snapshot';
+        await heartbeating(
+          () => ({ current }),
+          async () => {
+            await withSession(openSource(deps, m, 'control'), 'waiting for the streams', (source) =>
+              pastLastSnapshot(source, target, m),
+            );
+            const run: EntryRun = {
+              stages: ['post'],
+              wanted: 'foreign keys',
+              step: 'restoreForeignKeys',
+              otherwise: 'ConstraintFailed',
+              // Each waits for the apply workers on its two tables only.
+              alone: (entries) => Promise.resolve(new Set(entries.map(({ position }) => position))),
+              onProgress: (label) => (current = label),
+              onDone: saying(deps, 'restored'),
+            };
+            const patientUntil = Date.now() + LIMITS.foreignKeyPatienceMs;
+            for (let postponed = true; postponed && Date.now() < patientUntil;) {
+              postponed = false;
+              const postpone: EntryRun['postpone'] = (_, sqlstate) => {
+                const waits = sqlstate === FOREIGN_KEY_VIOLATION;
+                postponed ||= waits;
+                return waits;
+              };
+              await runEntries(target, { ...run, postpone });
+              if (postponed) await nextPoll();
+            }
+            await runEntries(target, { ...run, instead: notValid });
+          },
         );
       });
     },
@@ -157,6 +202,20 @@ async function readSnapshot(m: Migration, generation: number, target: Session): 
   if (row !== undefined) return row.snapshot;
   const message = `The ledger of database "${m.database}" on the target has no generation ${generation}.`;
   throw new MigrationError('SnapshotLost', message);
+}
+
+const countStreams = async (target: Session): Promise<number> =>
+  (await target.one<{ count: number }>(`SELECT count(*)::float8 AS count FROM ${LEDGER_SCHEMA}.generation WHERE slot`))
+    .count;
+
+/** Only then all tables have been at the same moment of the source. */
+async function pastLastSnapshot(source: Session, target: Session, m: Migration): Promise<void> {
+  const generations = await target.query<{ number: number; lsn: string }>(
+    `SELECT number, consistent_point::text AS lsn FROM ${LEDGER_SCHEMA}.generation WHERE slot ORDER BY number`,
+  );
+  const names = generations.map(({ number }) => generationName(m.id, number));
+  const last = generations.at(-1)?.lsn ?? '0/0';
+  while ((await requireSlots(source, names, last)) > 0) await nextPoll();
 }
 
 const RELATION_KINDS = ['TABLE', 'VIEW', 'MATERIALIZED VIEW', 'SEQUENCE', 'FOREIGN TABLE'];

@@ -23,8 +23,11 @@ export function createSequenceActivities(deps: ActivityDeps) {
           const seen = new Set((await underSnapshot(source, snapshot, () => listSequences(source))).map(nameOf));
           return (await readSequences(source)).filter((state) => seen.has(nameOf(state)));
         });
-        await setSequences(target, states);
-        return { sequences: states.length };
+        // Of a later generation, some may have been created after the schema was taken; the last sync names them.
+        const missing = new Set((await missingSequences(target, states)).map(nameOf));
+        const there = states.filter((state) => !missing.has(nameOf(state)));
+        await setSequences(target, there);
+        return { sequences: there.length };
       });
     },
 

@@ -5,10 +5,12 @@ import type { Migration } from '../src/domain/migration.ts';
 import { endSessions, sessionIsThere } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { displayName } from '../src/postgres/identifier.ts';
+import { tablesOfGeneration } from '../src/postgres/generation.ts';
 import { underSnapshot } from '../src/postgres/import-snapshot.ts';
 import { sameLsn } from '../src/postgres/lag.ts';
 import { ledgerExists, requireOwnLedger } from '../src/postgres/ledger.ts';
 import { createPublication, dropPublication, publishedTables } from '../src/postgres/publication.ts';
+import type { Table } from '../src/postgres/scope.ts';
 import { isPublished, listTables } from '../src/postgres/scope.ts';
 import { dropSlot, readSlot } from '../src/postgres/slot.ts';
 import type { Holder, Lease } from '../src/postgres/snapshot.ts';
@@ -33,23 +35,29 @@ interface GenerationRow {
   state: string;
   holder_pid: number;
   consistent_point: string | null;
-  slot: boolean;
 }
 
 export function createSnapshotActivities(deps: ActivityDeps, given: Partial<SnapshotTimes> = {}) {
   const times = { ...TIMES, ...given };
   return {
-    /** Publication, slot and exported snapshot, held by a backend that outlives this worker. */
+    /**
+     * Publication, slot and exported snapshot, held by a backend that outlives this worker: for all tables, or for those
+     * that the generation before this one left over.
+     */
     async openSnapshot(m: Migration, generation: number): Promise<{ consistentPoint: string | null; tables: number }> {
       return withSession(openTarget(deps, m, 'control'), 'booking the snapshot', (target) =>
         withSession(openSource(deps, m, 'control'), 'opening the snapshot', async (source) => {
           await requireOwnLedger(target, m);
+          const isWanted = await tablesOfGeneration(target, generation);
+          const read: ReadTables = async (session) =>
+            (await listTables(session, m.plan, m.database)).filter((table) => isPublished(table) && isWanted(table));
+          const tables = async () => (await read(source)).length;
           const booked = await readGeneration(target, generation);
           if (booked !== null && !(await forgetLost(target, source, m, generation, booked)))
-            return { consistentPoint: booked.consistent_point, tables: await countTables(source, m) };
+            return { consistentPoint: booked.consistent_point, tables: await tables() };
           // An earlier attempt that is not booked: its holder, and its own session, since it may only seem to be dead.
           await endSessions(source, m.database, [applicationName(m.id, 'holder'), applicationName(m.id, 'control')]);
-          const holder = await open(deps, source, m, generation, times);
+          const holder = await open(deps, source, m, { generation, times, read });
           try {
             // A generation in the ledger has a holder that needs no worker: die before, and the next attempt begins again.
             await detachHolder(holder, source, applicationName(m.id, 'keep'), times);
@@ -58,7 +66,7 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
             holder.session.destroy();
             throw error;
           }
-          return { consistentPoint: holder.consistentPoint, tables: await countTables(source, m) };
+          return { consistentPoint: holder.consistentPoint, tables: await tables() };
         }),
       );
     },
@@ -79,8 +87,11 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
                 if (booked === null)
                   throw new MigrationError('SnapshotLost', `Generation ${generation} is not in the ledger any more.`);
                 if (booked.state !== 'open') return;
-                await requireHolder(source, m, generation, booked);
-                held = { holderPid: booked.holder_pid, snapshotAgeSeconds: await ageOf(source, booked.holder_pid) };
+                await requireSlots(source, target, m);
+                await requireHolder(source, m, booked);
+                const age = await ageOf(source, booked.holder_pid);
+                held = { holderPid: booked.holder_pid, snapshotAgeSeconds: age.seconds };
+                requireYoung(m, age);
                 await nextPoll();
               }
             },
@@ -92,12 +103,12 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
   };
 }
 
-const countTables = async (source: Session, m: Migration): Promise<number> =>
-  (await listTables(source, m.plan, m.database)).filter(isPublished).length;
+/** What the publication is to list, as the session sees it. */
+type ReadTables = (session: Session) => Promise<Table[]>;
 
 async function readGeneration(target: Session, generation: number): Promise<GenerationRow | null> {
   const rows = await target.query<GenerationRow>(
-    `SELECT state, holder_pid, consistent_point::text, slot FROM ${LEDGER_SCHEMA}.generation WHERE number = $1`,
+    `SELECT state, holder_pid, consistent_point::text FROM ${LEDGER_SCHEMA}.generation WHERE number = $1`,
     [generation],
   );
   return rows[0] ?? null;
@@ -116,7 +127,8 @@ async function forgetLost(
 ): Promise<boolean> {
   if (booked.state !== 'open') return false;
   try {
-    await requireHolder(source, m, generation, booked);
+    await requireSlots(source, target, m);
+    await requireHolder(source, m, booked);
     return false;
   } catch (error) {
     if (!(error instanceof MigrationError) || error.type !== 'SnapshotLost') throw error;
@@ -131,35 +143,69 @@ async function forgetLost(
   }
 }
 
-/** Seconds. A walsender shows no start of its transaction, but the holder began its own right after it was there. */
-async function ageOf(source: Session, pid: number): Promise<number> {
-  const { age } = await source.one<{ age: number }>(
-    'SELECT round(extract(epoch FROM clock_timestamp() - max(backend_start)))::float8 AS age FROM pg_stat_activity WHERE pid = $1',
-    [pid],
-  );
-  return age;
+interface Age {
+  seconds: number;
+  /** Transaction ids since, whose dead rows vacuum may not remove. */
+  xids: number;
 }
 
-/** @throws MigrationError `SnapshotLost`, saying what is gone */
-async function requireHolder(source: Session, m: Migration, generation: number, booked: GenerationRow): Promise<void> {
-  const slot = booked.slot ? await readSlot(source, generationName(m.id, generation)) : null;
-  if (booked.slot && slot === null)
+/** A walsender shows no start of its transaction, but the holder began its own right after it was there. */
+const ageOf = (source: Session, pid: number): Promise<Age> =>
+  source.one<Age>(
+    `SELECT coalesce(round(extract(epoch FROM clock_timestamp() - max(backend_start))), 0)::float8 AS seconds,
+            coalesce(max(age(backend_xmin)), 0)::float8 AS xids
+       FROM pg_stat_activity WHERE pid = $1`,
+    [pid],
+  );
+
+/** @throws MigrationError `SnapshotLost` when the plan wants another snapshot by now */
+function requireYoung({ method, plan: { snapshot } }: Migration, { seconds, xids }: Age): void {
+  if (method !== 'replication') return;
+  const reasons = [
+    ...(snapshot.maxSeconds !== null && seconds > snapshot.maxSeconds
+      ? [`it is ${seconds} s old, and the plan allows ${snapshot.maxSeconds}`]
+      : []),
+    ...(snapshot.maxXidAge !== null && xids > snapshot.maxXidAge
+      ? [`${xids} transaction ids were assigned since, and the plan allows ${snapshot.maxXidAge}`]
+      : []),
+  ];
+  if (reasons.length > 0)
     throw new MigrationError(
       'SnapshotLost',
-      `The replication slot ${generationName(m.id, generation)} was dropped on the source.`,
+      `The snapshot is given up, so that vacuum can clean up: ${reasons.join('; ')}.`,
+      {
+        next: 'Allow more in "snapshot" of the plan: no table could be finished within it.',
+      },
     );
-  if (slot !== null && slot.lost !== null)
-    throw new MigrationError(
-      'SnapshotLost',
-      `The replication slot ${generationName(m.id, generation)} is lost: ${slot.lost}.`,
-    );
-  // A slot of this name that begins elsewhere leaves a gap after the snapshot, and nobody would ever see it.
-  if (slot !== null && !sameLsn(slot.confirmed, booked.consistent_point))
-    throw new MigrationError(
-      'SnapshotLost',
-      `The replication slot ${generationName(m.id, generation)} is not the one of the snapshot: it begins at ` +
-        `${slot.confirmed ?? 'no position'} instead of ${booked.consistent_point ?? 'none'}.`,
-    );
+}
+
+/**
+ * The slots of this and of earlier generations, from which nobody has read yet.
+ * @throws MigrationError `SnapshotLost`, saying what is gone
+ */
+async function requireSlots(source: Session, target: Session, m: Migration): Promise<void> {
+  const generations = await target.query<{ number: number; lsn: string | null }>(
+    `SELECT number, consistent_point::text AS lsn FROM ${LEDGER_SCHEMA}.generation WHERE slot ORDER BY number`,
+  );
+  for (const { number, lsn } of generations) {
+    const name = generationName(m.id, number);
+    const slot = await readSlot(source, name);
+    if (slot === null)
+      throw new MigrationError('SnapshotLost', `The replication slot ${name} was dropped on the source.`);
+    if (slot.lost !== null)
+      throw new MigrationError('SnapshotLost', `The replication slot ${name} is lost: ${slot.lost}.`);
+    // A slot of this name that begins elsewhere leaves a gap after the snapshot, and nobody would ever see it.
+    if (!sameLsn(slot.confirmed, lsn))
+      throw new MigrationError(
+        'SnapshotLost',
+        `The replication slot ${name} is not the one of the snapshot: it begins at ` +
+          `${slot.confirmed ?? 'no position'} instead of ${lsn ?? 'none'}.`,
+      );
+  }
+}
+
+/** @throws MigrationError `SnapshotLost`, saying why that may be */
+async function requireHolder(source: Session, m: Migration, booked: GenerationRow): Promise<void> {
   if (await sessionIsThere(source, booked.holder_pid, applicationName(m.id, 'holder'))) return;
   throw new MigrationError(
     'SnapshotLost',
@@ -173,8 +219,7 @@ async function open(
   deps: ActivityDeps,
   source: Session,
   m: Migration,
-  generation: number,
-  { slotLockTimeoutSeconds }: SnapshotTimes,
+  { generation, times, read }: { generation: number; times: SnapshotTimes; read: ReadTables },
 ): Promise<Holder> {
   const endpoint = deps.endpoint(m.plan.source, 'source');
   const holderName = applicationName(m.id, 'holder');
@@ -182,18 +227,21 @@ async function open(
     endpoint,
     database: m.database,
     name: holderName,
-    slotLockTimeoutSeconds,
+    slotLockTimeoutSeconds: times.slotLockTimeoutSeconds,
     signal: activitySignal(),
   };
   if (m.method !== 'replication') return openHolder(source, { ...options, slot: null });
   const name = generationName(m.id, generation);
   for (let beginning = 1; ; beginning += 1) {
     await dropSlot(source, name);
-    const tables = (await listTables(source, m.plan, m.database)).filter(isPublished);
-    await createPublication(source, name, tables);
+    await createPublication(source, name, await read(source));
     const holder = await openHolder(source, { ...options, slot: name });
     try {
-      const missing = await seenButNotPublished(deps, source, m, name, holder.snapshot);
+      const missing = await seenButNotPublished(deps, source, m, {
+        publication: name,
+        snapshot: holder.snapshot,
+        read,
+      });
       if (missing.length === 0) return holder;
       if (beginning === MOST_BEGINNINGS)
         throw new MigrationError(
@@ -220,13 +268,12 @@ async function seenButNotPublished(
   deps: ActivityDeps,
   source: Session,
   m: Migration,
-  publication: string,
-  snapshot: string,
+  { publication, snapshot, read }: { publication: string; snapshot: string; read: ReadTables },
 ): Promise<string[]> {
   const published = await publishedTables(source, publication);
   return withSession(openSource(deps, m, 'control'), 'comparing snapshot and publication', (reader) =>
     underSnapshot(reader, snapshot, async () => {
-      const seen = (await listTables(reader, m.plan, m.database)).filter(isPublished);
+      const seen = await read(reader);
       return seen.filter(({ oid }) => !published.has(oid)).map(({ schema, name }) => displayName(schema, name));
     }),
   );

@@ -99,6 +99,7 @@ export class ClusterRun {
         phase: 'preparing',
         attention: null,
         answers: [],
+        generations: 0,
         lagBytes: null,
         tables: { copied: 0, total: tables },
         bytes: { copied: 0, total: bytes },
@@ -337,6 +338,7 @@ const bareReport = (database: string, status: DatabaseReport['status'], message:
   rows: 0,
   bytes: 0,
   seconds: {},
+  generations: 0,
   walAfterMarkBytes: null,
   warnings: [],
 });

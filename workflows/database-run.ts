@@ -95,12 +95,9 @@ export class DatabaseRun {
   }
 
   /** Lanes side by side. The first failure is reported when all have come to an end, so that none works beside a retry. */
-  async lanes(name: 'copyTables' | 'buildIndexes', count: number, what: string): Promise<void> {
-    const { m } = this;
+  async lanes(count: number, what: string, start: (lane: number, summary: string) => Promise<unknown>): Promise<void> {
     await this.parkable(what, false, async () => {
-      const lanes = Array.from({ length: count }, (_, lane) =>
-        step(name, `${what}, lane ${lane + 1} of ${count}`, m, 0, lane),
-      );
+      const lanes = Array.from({ length: count }, (_, lane) => start(lane, `${what}, lane ${lane + 1} of ${count}`));
       const outcomes = await Promise.allSettled(lanes);
       const failed = outcomes.find((outcome) => outcome.status === 'rejected' && !isCancellation(outcome.reason));
       const cancelled = outcomes.find((outcome) => outcome.status === 'rejected');
@@ -113,13 +110,13 @@ export class DatabaseRun {
    * Runs `work`, whose end must be the seal, while `keepSnapshot` keeps the holder alive beside it, and releases it after
    * the seal. A lost snapshot ends both.
    */
-  async underSnapshot(work: () => Promise<void>): Promise<void> {
+  async underSnapshot(generation: number, work: () => Promise<void>): Promise<void> {
     const working = new CancellationScope();
     const keeping = new CancellationScope();
     let lost: unknown;
     const what = `${this.m.database}: keep the snapshot on the source until the copy is sealed`;
     const kept = keeping
-      .run(() => this.parkable(what, false, () => step('keepSnapshot', what, this.m, 0)))
+      .run(() => this.parkable(what, false, () => step('keepSnapshot', what, this.m, generation)))
       .catch((error: unknown) => {
         if (isCancellation(error)) return;
         lost = error;

@@ -20,6 +20,7 @@ export interface CarriedStatus {
   seconds: Partial<Record<Phase, number>>;
   measured: Measurement | null;
   newsToParent: number;
+  generations: number;
 }
 
 /**
@@ -41,6 +42,7 @@ export class DatabaseStatus {
   #toldParent = 0;
   #toldSearch = '';
   #newsToParent: number;
+  #generations: number;
 
   constructor(
     m: Migration,
@@ -51,6 +53,7 @@ export class DatabaseStatus {
     this.#seconds = { ...carried?.seconds };
     this.#measured = carried?.measured ?? null;
     this.#newsToParent = carried?.newsToParent ?? 0;
+    this.#generations = carried?.generations ?? 0;
     if (carried !== null) this.#phase = 'streaming';
     this.#searchAttributes = options.searchAttributes;
     this.#reportEveryMs = options.reportEveryMs;
@@ -68,6 +71,15 @@ export class DatabaseStatus {
     return this.#phase;
   }
 
+  /** How many snapshots the rows were copied under so far; more than one when one was lost. */
+  get generations(): number {
+    return this.#generations;
+  }
+
+  countGeneration(): void {
+    this.#generations += 1;
+  }
+
   get measured(): Measurement | null {
     return this.#measured;
   }
@@ -79,7 +91,12 @@ export class DatabaseStatus {
   }
 
   carry(): CarriedStatus {
-    return { seconds: this.seconds(), measured: this.#measured, newsToParent: this.#newsToParent };
+    return {
+      seconds: this.seconds(),
+      measured: this.#measured,
+      newsToParent: this.#newsToParent,
+      generations: this.#generations,
+    };
   }
 
   enter(phase: Phase, message: string): void {
@@ -114,6 +131,7 @@ export class DatabaseStatus {
       phase: this.#phase,
       attention: this.#parked ?? this.#problem,
       answers: this.#answers,
+      generations: this.#generations,
       lagBytes: measured?.lagBytes ?? null,
       tables: measured?.tables ?? { copied: 0, total: 0 },
       bytes: measured?.bytes ?? { copied: 0, total: 0 },

@@ -2,6 +2,7 @@ import { CancellationScope, continueAsNew, ContinueAsNew, isCancellation, workfl
 import type { StopRequest } from '../src/contract.ts';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
+import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration, PinnedServers } from '../src/domain/migration.ts';
 import { migrationId } from '../src/domain/migration-id.ts';
 import type { Method, Plan } from '../src/domain/plan.ts';
@@ -27,8 +28,8 @@ export interface DatabaseMigrationInput {
   carried?: CarriedRun;
 }
 
-/** Until the copy is sealed there is one generation; its number is in every name from the start. */
-const GENERATION = 0;
+/** The number of the first generation, which is the only one unless a snapshot is lost. */
+const FIRST = 0;
 
 /** Moves one database. Started by `migrateCluster`, which has validated it. */
 export async function migrateDatabase(input: DatabaseMigrationInput): Promise<DatabaseReport> {
@@ -101,6 +102,7 @@ async function migrate(run: DatabaseRun, input: DatabaseMigrationInput): Promise
     rows,
     bytes,
     seconds: {},
+    generations: run.status.generations,
     walAfterMarkBytes,
     warnings: [...warnings, ...(finished?.warnings ?? []), ...run.warnings],
   });
@@ -108,7 +110,7 @@ async function migrate(run: DatabaseRun, input: DatabaseMigrationInput): Promise
 
 async function copySchemaOnly(run: DatabaseRun): Promise<void> {
   const { m } = run;
-  await run.attempt('copySchema', `${m.database}: copy the schema`, m, GENERATION);
+  await run.attempt('copySchema', `${m.database}: copy the schema`, m, FIRST);
   await run.attempt(
     'restoreConstraints',
     `${m.database}: restore indexes, constraints, triggers, owners and grants`,
@@ -116,37 +118,78 @@ async function copySchemaOnly(run: DatabaseRun): Promise<void> {
   );
 }
 
-/** All rows as one snapshot of the source saw them, with every index and constraint. */
+/** All rows, with every index and constraint. */
 async function copyDatabase(run: DatabaseRun): Promise<void> {
   const { m, status } = run;
-  const { database, plan } = m;
-  const slot = m.method === 'replication' ? 'publication, slot and snapshot' : 'a snapshot';
-  await run.attempt('openSnapshot', `${database}: open ${slot} on the source`, m, GENERATION);
+  await copyInGenerations(run);
+  status.enter('subscribing', 'Adding foreign keys, triggers, owners and grants.');
+  await run.attempt('restoreConstraints', `${m.database}: restore foreign keys, triggers, owners and grants`, m);
+  await run.attempt('refreshMaterializedViews', `${m.database}: refresh the materialized views`, m);
+}
 
-  await run.underSnapshot(async () => {
-    await run.attempt('copySchema', `${database}: copy the schema`, m, GENERATION);
-    const planned = await run.attempt('planCopy', `${database}: plan the copy`, m, GENERATION);
+/**
+ * Copies all rows as one snapshot of the source sees them. When that is lost, what is finished stays with its slot, which
+ * has every change since, and the rest is copied under the next snapshot. A dump has no slot: it must be of one snapshot.
+ */
+async function copyInGenerations(run: DatabaseRun): Promise<void> {
+  const { m, status } = run;
+  const { database } = m;
+  let finished = 0;
+  let fruitless = 0;
+  for (let generation = FIRST; ; generation += 1) {
+    try {
+      await copyGeneration(run, generation);
+      return;
+    } catch (error) {
+      const { type, message } = readFailure(error);
+      if (type !== 'SnapshotLost' || m.method !== 'replication') throw error;
+      const summary = `${database}: keep what is finished, and leave the rest to the next snapshot`;
+      const closed = await run.attempt('closeGeneration', summary, m, generation, message);
+      // Never skipped, so never undefined.
+      if (closed === undefined || closed.sealed) return;
+      fruitless = closed.finished > finished ? 0 : fruitless + 1;
+      if (fruitless >= LIMITS.fruitlessGenerations) throw error;
+      finished = closed.finished;
+      run.warnings.push(`The snapshot was lost, and ${closed.left} tables were copied under the next one: ${message}`);
+      status.enter('preparing', `Opening the next snapshot, for what was not finished: ${message}`);
+    }
+  }
+}
+
+/** Its first steps find what an earlier generation has done. */
+async function copyGeneration(run: DatabaseRun, generation: number): Promise<void> {
+  const { m, status } = run;
+  const { database, plan } = m;
+  status.countGeneration();
+  const slot = m.method === 'replication' ? 'publication, slot and snapshot' : 'a snapshot';
+  await run.attempt('openSnapshot', `${database}: open ${slot} on the source`, m, generation);
+
+  await run.underSnapshot(generation, async () => {
+    await run.attempt('copySchema', `${database}: copy the schema`, m, generation);
+    const planned = await run.attempt('planCopy', `${database}: plan the copy`, m, generation);
     const { tables = 0, indexes = 0 } = planned ?? {};
 
     status.enter('copying', `Copying ${tables} tables.`);
     await sideBySide(
       async () => {
-        await run.lanes('copyTables', plan.parallelism.copy, `${database}: copy ${tables} tables`);
+        const { copy } = plan.parallelism;
+        await run.lanes(copy, `${database}: copy ${tables} tables`, (lane, summary) =>
+          step('copyTables', summary, m, generation, lane),
+        );
         status.enter('indexing', `Building the last of ${indexes} indexes.`);
       },
-      () => run.lanes('buildIndexes', plan.parallelism.index, `${database}: build ${indexes} indexes`),
+      () =>
+        run.lanes(plan.parallelism.index, `${database}: build ${indexes} indexes`, (lane, summary) =>
+          step('buildIndexes', summary, m, lane),
+        ),
     );
 
-    await run.attempt('copyLargeObjects', `${database}: copy the large objects`, m, GENERATION);
-    await run.attempt('copySequences', `${database}: copy the sequences`, m, GENERATION);
+    await run.attempt('copyLargeObjects', `${database}: copy the large objects`, m, generation);
+    await run.attempt('copySequences', `${database}: copy the sequences`, m, generation);
     if (plan.verify !== 'none')
-      await run.attempt('verifyCopied', `${database}: compare the copied rows on both sides`, m, GENERATION);
-    await run.attempt('sealCopy', `${database}: assert that nothing is unfinished`, m, GENERATION);
+      await run.attempt('verifyCopied', `${database}: compare the copied rows on both sides`, m, generation);
+    await run.attempt('sealCopy', `${database}: assert that nothing is unfinished`, m, generation);
   });
-
-  status.enter('subscribing', 'Adding foreign keys, triggers, owners and grants.');
-  await run.attempt('restoreConstraints', `${database}: restore foreign keys, triggers, owners and grants`, m);
-  await run.attempt('refreshMaterializedViews', `${database}: refresh the materialized views`, m);
 }
 
 /** From here on every change follows. */
@@ -155,6 +198,8 @@ async function subscribe(run: DatabaseRun): Promise<void> {
   await run.attempt('createSubscription', `${m.database}: subscribe to the source`, m);
   status.enter('catching-up', 'Applying what was written during the copy.');
   await run.attempt('waitForCatchUp', `${m.database}: wait until the target has caught up`, m);
+  if (status.generations > 1)
+    await run.attempt('restoreForeignKeys', `${m.database}: add the foreign keys that waited for all streams`, m);
   await measure(run);
 }
 
@@ -207,6 +252,7 @@ async function undone(run: DatabaseRun, error: unknown): Promise<unknown> {
     rows: measured?.rows ?? 0,
     bytes: measured?.bytes.copied ?? 0,
     seconds: status.seconds(),
+    generations: status.generations,
     walAfterMarkBytes: null,
     warnings: [...run.warnings, ...leftovers],
   });

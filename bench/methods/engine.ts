@@ -64,7 +64,7 @@ async function copy(steps: Steps, watch: Stopwatch, m: Migration, { parallelism 
   const copied = lanes(parallelism.copy, (lane) => steps.run('copyTables', m, GENERATION, lane)).then(() =>
     performance.now(),
   );
-  const indexed = lanes(parallelism.index, (lane) => steps.run('buildIndexes', m, GENERATION, lane));
+  const indexed = lanes(parallelism.index, (lane) => steps.run('buildIndexes', m, lane));
   const [copyEnded] = await Promise.all([copied, indexed]);
   watch.add('copy, with indexes beside it', (copyEnded - began) / 1000);
   watch.add('the last indexes', (performance.now() - copyEnded) / 1000);

@@ -36,6 +36,12 @@ export const LIMITS = {
   snapshotLeaseSeconds: 12 * 3600,
   /** … and in any case after this long, because a snapshot keeps vacuum from cleaning up on the source. */
   snapshotMostSeconds: 7 * 24 * 3600,
+  /** How often in a row a snapshot may be lost without a single table finished under it. */
+  fruitlessGenerations: 5,
+  /** A lane that was just starting is ended when it holds what closes a generation; this is how long it is waited for. */
+  closeLockTimeoutMs: 1_000,
+  /** How long foreign keys between tables of several streams may wait for a moment at which their rows fit. */
+  foreignKeyPatienceMs: 120_000,
   /** Bounds the wait of slot creation for older transactions; nothing else bounds it. Then it is tried again. */
   slotLockTimeoutSeconds: 30,
 

@@ -36,6 +36,18 @@ const PlanSchema = v.strictObject({
     }),
     {},
   ),
+  /**
+   * How far one snapshot may hold back vacuum on the source; then the next one goes on with what is not finished. For
+   * replication: a dump must be of one snapshot. null: no limit.
+   */
+  snapshot: v.optional(
+    v.strictObject({
+      maxSeconds: v.optional(v.nullable(count(60, Number.MAX_SAFE_INTEGER)), null),
+      /** Transaction ids that are assigned while it is open. */
+      maxXidAge: v.optional(v.nullable(count(1, 2_000_000_000)), null),
+    }),
+    {},
+  ),
   onError: v.optional(v.picklist(['park', 'fail']), 'park'),
   verify: v.optional(v.picklist(['none', 'copied', 'full']), 'copied'),
   parallelism: v.optional(
@@ -86,6 +98,8 @@ function contradictions(plan: Plan): string[] {
     plan.databases.include.every((name) => plan.databases.exclude.includes(name))
   )
     problems.push('"databases.exclude" names every database of "databases.include", so nothing would be migrated.');
+  if (plan.method === 'dump' && (plan.snapshot.maxSeconds ?? plan.snapshot.maxXidAge) !== null)
+    problems.push('"snapshot" has limits for replication only: a dump must be of one snapshot.');
   if (plan.verify === 'full' && plan.method !== 'dump')
     problems.push(
       '"verify": "full" is there for "method": "dump" only; "copied" compares every copied row before replication begins.',

@@ -16,6 +16,8 @@ export interface DatabaseProgress {
   attention: string | null;
   /** What the update `resolve` takes now; empty unless it is parked. */
   answers: ResolveAction[];
+  /** Snapshots under which rows were copied so far: more than one when one was lost before the copy was complete. */
+  generations: number;
   /** Bytes of WAL that the target has not confirmed; null while nothing streams. */
   lagBytes: number | null;
   tables: Amount;
@@ -50,6 +52,8 @@ export interface DatabaseReport {
   bytes: number;
   /** Seconds spent in each phase. */
   seconds: Partial<Record<Phase, number>>;
+  /** As in the progress. */
+  generations: number;
   /** WAL bytes that user transactions wrote on the source after the mark; null where there was no mark. */
   walAfterMarkBytes: number | null;
   warnings: string[];

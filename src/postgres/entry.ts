@@ -64,15 +64,20 @@ export const nextEntries = (
   stages: readonly Stage[],
   after: number,
   limit: number,
+  wanted: WantedEntries = 'all',
 ): Promise<EntryRow[]> =>
   target.query<EntryRow>(
     `SELECT position, kind, label, sql FROM ${ENTRY}
-      WHERE stage = ANY ($1) AND state = 'todo' AND position > $2 ORDER BY position LIMIT $3`,
-    [stages, after, limit],
+      WHERE stage = ANY ($1) AND state = 'todo' AND position > $2
+        AND ($4 = 'all' OR (kind = 'FK CONSTRAINT') = ($4 = 'foreign keys')) ORDER BY position LIMIT $3`,
+    [stages, after, limit, wanted],
   );
+
+export type WantedEntries = 'all' | 'foreign keys' | 'all but foreign keys';
 
 export interface EntryRun {
   stages: readonly Stage[];
+  wanted?: WantedEntries;
   /** For the report and for failures. */
   step: string;
   otherwise: FailureType;
@@ -80,6 +85,8 @@ export interface EntryRun {
   alone?: (entries: readonly EntryRow[]) => Promise<ReadonlySet<number>>;
   /** Another statement to try when an entry failed, with the warning that says so; null: none. */
   instead?: (entry: EntryRow, sqlstate: string | null) => { sql: string; warning: string } | null;
+  /** Whether an entry that failed is left for a later run. */
+  postpone?: (entry: EntryRow, sqlstate: string | null) => boolean;
   onProgress?: (label: string) => void;
   /** Is told of every entry that is done. */
   onDone?: ((label: string) => void) | undefined;
@@ -92,7 +99,7 @@ export interface EntryRun {
 export async function runEntries(target: Session, run: EntryRun): Promise<void> {
   let after = -1;
   for (;;) {
-    const entries = await nextEntries(target, run.stages, after, LIMITS.schemaBatchEntries);
+    const entries = await nextEntries(target, run.stages, after, LIMITS.schemaBatchEntries, run.wanted);
     const last = entries.at(-1);
     if (last === undefined) return;
     for (const batch of await splitBatch(entries, run)) {
@@ -141,6 +148,7 @@ async function runEntry(target: Session, entry: EntryRow, run: EntryRun): Promis
   } catch (error) {
     const sqlstate = sqlstateOf(error);
     const { label } = entry;
+    if (run.postpone?.(entry, sqlstate) === true) return;
     const doing = `restoring ${label}`;
     const failure = toMigrationError(error, { server: 'target', doing, object: label, otherwise: run.otherwise });
     if (failure.retryable || target.closed) throw failure;

@@ -32,6 +32,7 @@ CREATE TABLE ${LEDGER_SCHEMA}.migration (
 CREATE TABLE ${LEDGER_SCHEMA}.generation (
   number int PRIMARY KEY,
   name text NOT NULL,                  -- of slot, publication and subscription
+  -- closing: its snapshot was lost, and what was not finished under it is in the next one
   state text NOT NULL CHECK (state IN ('open', 'closing', 'sealed', 'streaming')),
   slot bool NOT NULL,                  -- false: dump, no slot and no publication
   consistent_point pg_lsn,

@@ -35,6 +35,21 @@ export async function dropPublication(source: Session, name: string): Promise<vo
   await source.query(`DROP PUBLICATION IF EXISTS ${quoteIdent(name)}`);
 }
 
+/** Takes every table out of it that is not one of `keep`, oids. */
+export async function narrowPublication(source: Session, name: string, keep: ReadonlySet<number>): Promise<void> {
+  for (;;) {
+    const some = await source.query<{ schema: string; name: string }>(
+      `SELECT n.nspname AS schema, c.relname AS name FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+         JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE p.pubname = $1 AND c.oid <> ALL ($2::oid[]) LIMIT ${LIMITS.tablesPerPublicationStatement}`,
+      [name, [...keep]],
+    );
+    if (some.length === 0) return;
+    const list = some.map((table) => `ONLY ${quoteName(table.schema, table.name)}`).join(', ');
+    await source.query(`ALTER PUBLICATION ${quoteIdent(name)} DROP TABLE ${list}`);
+  }
+}
+
 /** Of these tables, those that are there and of which no publication of these names publishes all changes. */
 export async function notPublished(
   source: Session,

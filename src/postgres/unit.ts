@@ -75,10 +75,11 @@ export async function claimCopyUnits(target: Session, generation: number, cursor
 }
 
 /**
- * Claims the next table to finish, else the biggest index to build, of tables whose rows are all in. Tiny tables are
- * none of it: they get their indexes and keys in the transaction that copies them.
+ * Claims the next table to finish, else the biggest index to build, of tables whose rows are all in, whatever the
+ * generation that brought them. Tiny tables are none of it: they get their indexes and keys in the transaction that
+ * copies them.
  */
-export async function claimIndexUnit(target: Session, generation: number): Promise<IndexUnit | undefined> {
+export async function claimIndexUnit(target: Session): Promise<IndexUnit | undefined> {
   for (const [kind, before] of [
     ['key', ['copy', 'index']],
     ['index', ['copy']],
@@ -86,11 +87,11 @@ export async function claimIndexUnit(target: Session, generation: number): Promi
     const [unit] = await target.query<IndexUnit>(
       `SELECT u.id::float8 AS id, u.kind, u.relation::float8 AS relation, u.label, u.position, r.schema, r.name
          FROM ${LEDGER_SCHEMA}.unit u JOIN ${LEDGER_SCHEMA}.relation r ON r.oid = u.relation
-        WHERE u.generation = $1 AND u.kind = $2 AND u.state = 'todo' AND NOT u.tiny
+        WHERE u.kind = $1 AND u.state = 'todo' AND NOT u.tiny
           AND NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.unit b
-                           WHERE b.relation = u.relation AND b.state = 'todo' AND b.kind = ANY ($3))
+                           WHERE b.relation = u.relation AND b.state = 'todo' AND b.kind = ANY ($2))
         ORDER BY u.bytes DESC, u.id LIMIT 1 FOR UPDATE OF u SKIP LOCKED`,
-      [generation, kind, before],
+      [kind, before],
     );
     if (unit !== undefined) return unit;
   }
@@ -122,15 +123,18 @@ export async function finishIndexUnits(target: Session, relations: readonly numb
 
 export type UnitKind = 'copy' | 'index' | 'key';
 
-/** Some that are not done, for a message; empty when all are. Claimed ones count: only what is committed is done. */
+/**
+ * Some that are not done, for a message; empty when all are. Claimed ones count: only what is committed is done.
+ * `generation`: null for all of them.
+ */
 export async function findUnfinished(
   target: Session,
-  generation: number,
+  generation: number | null,
   kinds: readonly UnitKind[],
 ): Promise<string[]> {
   const rows = await target.query<{ label: string }>(
     `SELECT label FROM ${LEDGER_SCHEMA}.unit
-      WHERE generation = $1 AND state = 'todo' AND kind = ANY ($2) ORDER BY bytes DESC, id LIMIT ${LIMITS.namesInMessage}`,
+      WHERE ($1::int IS NULL OR generation = $1) AND state = 'todo' AND kind = ANY ($2) ORDER BY bytes DESC, id LIMIT ${LIMITS.namesInMessage}`,
     [generation, kinds],
   );
   return rows.map(({ label }) => label);

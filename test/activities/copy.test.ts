@@ -27,7 +27,7 @@ async function prepare(options: FixtureOptions, sizes = WHOLE) {
     plan: () => runActivity(() => activities.planCopy(own.m, 0), []),
     copy: (lane = 0, environment = new MockActivityEnvironment()): Promise<LaneProgress> =>
       runActivity(() => activities.copyTables(own.m, 0, lane), [], environment),
-    index: (lane = 0) => runActivity(() => createIndexActivities(own.deps).buildIndexes(own.m, 0, lane), []),
+    index: (lane = 0) => runActivity(() => createIndexActivities(own.deps).buildIndexes(own.m, lane), []),
     seal: () => runActivity(() => activities.sealCopy(own.m, 0), []),
   };
 }

@@ -20,7 +20,7 @@ async function prepare(options: FixtureOptions) {
   return {
     ...own,
     copy: () => runActivity(() => activities.copyTables(own.m, 0, 0), []),
-    index: (lane = 0) => runActivity(() => createIndexActivities(own.deps).buildIndexes(own.m, 0, lane), []),
+    index: (lane = 0) => runActivity(() => createIndexActivities(own.deps).buildIndexes(own.m, lane), []),
     seal: () => runActivity(() => activities.sealCopy(own.m, 0), []),
   };
 }

@@ -8,6 +8,7 @@ export const database = (name: string, other: Partial<DatabaseProgress> = {}): D
   phase: 'copying',
   attention: null,
   answers: [],
+  generations: 1,
   lagBytes: null,
   tables: { copied: 3, total: 7 },
   bytes: { copied: 1_200_000_000, total: 4_000_000_000 },

@@ -5,6 +5,7 @@ import pg from 'pg';
 import type { ActivityDeps } from '../../activities/context.ts';
 import { readIdentity } from '../../src/postgres/identity.ts';
 import { createCopyActivities } from '../../activities/copy.ts';
+import { createGenerationActivities } from '../../activities/generations.ts';
 import { createFenceActivities } from '../../activities/fence.ts';
 import { createReplicationActivities } from '../../activities/replication.ts';
 import { createSequenceActivities } from '../../activities/sequences.ts';
@@ -15,6 +16,7 @@ import type { Migration } from '../../src/domain/migration.ts';
 import { parsePlan } from '../../src/domain/plan.ts';
 import type { Session } from '../../src/postgres/connection.ts';
 import { connect } from '../../src/postgres/connection.ts';
+import type { CopySizes } from '../../src/postgres/copy-plan.ts';
 import { parseConnInfo } from '../../src/postgres/conninfo.ts';
 import { createLedger } from '../../src/postgres/ledger.ts';
 import type { PostgresAccess } from '../../lab/postgres-access.ts';
@@ -31,6 +33,7 @@ export interface ReplicationOptions {
   method?: Migration['method'];
   plan?: object;
   times?: Partial<SnapshotTimes>;
+  sizes?: CopySizes;
   /** How the activities log in on the source. */
   sourceUri?: (database: string) => string;
 }
@@ -71,7 +74,8 @@ export async function replicationFixture(options: ReplicationOptions) {
   const deps: ActivityDeps = { endpoint: (_reference, server) => endpoints[server], searchAttributes: false };
   const steps = {
     ...createSnapshotActivities(deps, options.times),
-    ...createCopyActivities(deps),
+    ...createCopyActivities(deps, options.sizes),
+    ...createGenerationActivities(deps),
     ...createSequenceActivities(deps),
     ...createReplicationActivities(deps),
     ...createFenceActivities(deps),

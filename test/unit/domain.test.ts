@@ -83,6 +83,7 @@ describe('a report', () => {
     rows: 1,
     bytes: 1,
     seconds: {},
+    generations: 1,
     walAfterMarkBytes: null,
     warnings: Array.from({ length: 500 }, (_, w) => `${w} ${'w'.repeat(400)}`),
   });
