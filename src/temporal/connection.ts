@@ -1,4 +1,3 @@
-import type { ClientConnectConfig } from '@temporalio/envconfig';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import type { NativeConnectionOptions } from '@temporalio/worker';
 import { NativeConnection } from '@temporalio/worker';
@@ -20,26 +19,41 @@ export interface TemporalTarget {
  * @throws Error with one sentence when the configuration cannot be read.
  */
 export function readTemporalTarget(env: NodeJS.ProcessEnv): TemporalTarget {
-  const config = readConfiguration(env);
-  return targetAt(config.connectionOptions.address ?? DEFAULT_ADDRESS, config);
+  const configuration = readConfiguration(env);
+  return targetAt(configuration.address ?? DEFAULT_ADDRESS, configuration);
 }
 
 /** The same; null where no address is configured. */
 export function configuredTarget(env: NodeJS.ProcessEnv): TemporalTarget | null {
-  const config = readConfiguration(env);
-  const { address } = config.connectionOptions;
-  return address === undefined ? null : targetAt(address, config);
+  const configuration = readConfiguration(env);
+  return configuration.address === undefined ? null : targetAt(configuration.address, configuration);
 }
 
-const targetAt = (address: string, { namespace, connectionOptions }: ClientConnectConfig): TemporalTarget => ({
+interface Configuration {
+  address: string | undefined;
+  namespace: string | undefined;
+  connectionOptions: NativeConnectionOptions;
+}
+
+const targetAt = (address: string, { namespace, connectionOptions }: Configuration): TemporalTarget => ({
   address,
   namespace: namespace ?? DEFAULT_NAMESPACE,
   connectionOptions: { ...connectionOptions, address },
 });
 
-function readConfiguration(env: NodeJS.ProcessEnv): ClientConnectConfig {
+/**
+ * An empty variable is none: it is what compose files and scripts make of one that is not set. The address or namespace
+ * of a profile does not count then either, as for the Temporal CLI.
+ */
+function readConfiguration(env: NodeJS.ProcessEnv): Configuration {
+  const { TEMPORAL_ADDRESS: address, TEMPORAL_NAMESPACE: namespace } = env;
   try {
-    return loadClientConnectConfig({ overrideEnvVars: definedOnly(env) });
+    const read = loadClientConnectConfig({ overrideEnvVars: withoutEmpty(env) });
+    return {
+      address: address === '' ? undefined : read.connectionOptions.address,
+      namespace: namespace === '' ? undefined : read.namespace,
+      connectionOptions: read.connectionOptions,
+    };
   } catch (error) {
     throw new Error(
       `The Temporal configuration cannot be read: ${messageOf(error)} (TEMPORAL_* variables, temporal.toml).`,
@@ -147,5 +161,5 @@ export function shortReason(error: unknown): string {
   return reason.replace(/\.$/, '');
 }
 
-const definedOnly = (env: NodeJS.ProcessEnv): Record<string, string> =>
-  Object.fromEntries(Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined));
+const withoutEmpty = (env: NodeJS.ProcessEnv): Record<string, string> =>
+  Object.fromEntries(Object.entries(env).filter((entry): entry is [string, string] => Boolean(entry[1])));
