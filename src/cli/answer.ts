@@ -44,8 +44,8 @@ export const answerOf = {
         ? `Every change on the source arrives on the target, also while nothing of pgtransit runs.
   pgtransit status ${id}    how far behind it is
   pgtransit stop ${id}      end the replication when you cut over (or the same command with --stop-replication)`
-        : `What is named above waits for you. Mend it, then run the same command again, or:
-  pgtransit resolve ${parked[0]?.answers.includes('skip') === true ? 'retry|skip|abort' : 'retry|abort'} ${id}`;
+        : `What is named above waits for you. Mend it, then run the same command again; or answer it, with the same -s and -t:
+  pgtransit resolve retry ${id}   (or ${parked[0]?.answers.includes('skip') === true ? 'skip, abort' : 'abort'})`;
     const answer = { ...nothing, id, status, message: next, exitCode: parked.length > 0 ? 1 : 0, databases } as const;
     return {
       answer,
@@ -61,10 +61,11 @@ export const answerOf = {
       exitCode: ok ? 0 : 1,
       validation: findings,
     } as const;
+    const inTheWay = findings.filter(blocks).length;
     const methods = databases.map(({ database, method, reason }) => plainLines(`${database}: ${method}. ${reason}`));
     const verdict = ok
       ? `Nothing is in the way (${countFindings(findings)}).`
-      : `${findings.filter(blocks).length} findings are in the way (${countFindings(findings)}).`;
+      : `${inTheWay === 1 ? 'One finding is' : `${inTheWay} findings are`} in the way (${countFindings(findings)}).`;
     return {
       answer,
       text: [renderFindings(findings), methods.join('\n'), verdict].filter((part) => part !== '').join('\n\n'),

@@ -189,8 +189,10 @@ describe('in a log', () => {
   test.each([
     ['a pipe', { isTTY: false }, 'xterm'],
     ['a terminal that knows no escape sequences', { isTTY: true }, 'dumb'],
-  ])('%s is a log', (_, properties, term) => {
+    ['a terminal that shows the log of the steps', { isTTY: true }, 'xterm', '1'],
+  ])('%s is a log', (_, properties, term, debug = '') => {
     vi.stubEnv('TERM', term);
+    vi.stubEnv('PGTRANSIT_DEBUG', debug);
     const said: string[] = [];
     const stream = { ...properties, columns: 80, rows: 24, write: (text: string) => said.push(text) > 0 };
     progressOutput(stream as unknown as NodeJS.WriteStream).show(cluster([database('a')]), NOTHING);

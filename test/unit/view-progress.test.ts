@@ -112,6 +112,13 @@ next2     preparing
 … and 46 more: 6 preparing, 40 done`);
   });
 
+  test('says how many of those that it cannot show need a person', () => {
+    const all = Array.from({ length: 3 }, (_, index) => database(`db${index}`, { attention: 'x', answers: ['retry'] }));
+    expect(render(cluster(all), {}, { columns: 80, rows: 6 }).split('\n').at(-1)).toBe(
+      '… and 2 more: ! 2 need you, 2 copying',
+    );
+  });
+
   test.each([1, 2, 3, 4, 5, 6, 9, 10, 40, 80, 200])(
     'fits a terminal of %i columns and rows, whatever the names are',
     (size) => {
@@ -254,6 +261,14 @@ describe('the rate of a copy', () => {
     expect(meter.add([lane('1', 11_000)], 6_000)).toBe(1_000);
     for (let at = 7_000; at <= 60_000; at += 1_000) meter.add([lane('1', 11_000)], at);
     expect(meter.add([lane('1', 11_000)], 61_000)).toBe(0);
+  });
+
+  test('stays between two words of a lane, and falls when it is silent for long', () => {
+    const meter = new RateMeter();
+    meter.add([lane('1', 0)], 0);
+    expect(meter.add([lane('1', 10_000)], 10_000)).toBe(1_000);
+    expect(meter.add([lane('1', 10_000)], 14_000)).toBe(1_000);
+    expect(meter.add([lane('1', 10_000)], 20_000)).toBe(500);
   });
 
   test('is not that of what was copied before the first look', () => {

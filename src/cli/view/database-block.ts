@@ -18,19 +18,22 @@ export function databaseBlock(
   { nameColumns, width }: { nameColumns: number; width: number },
 ): string[] {
   const head = `${pad(cut(plain(database.database), nameColumns), nameColumns)}  ${pad(database.phase, 11)}`;
-  const lines = versions(database, live).map((parts) => [head, ...parts].join('  ').trimEnd());
-  const line = lines.find((text) => widthOf(text) <= width) ?? lines.at(-1) ?? head;
+  const lines = versions(database, live).map((parts) => [head, ...parts].join('  '));
   const current = (live?.current ?? []).map(plain).join(', ');
   const answer = answerCommand(id, database);
   return [
-    line,
+    fitting(lines, width),
     ...(current === '' ? [] : [`${' '.repeat(nameColumns + 2)}${current}`]),
     ...sentences(database, live).flatMap((sentence) => marked(sentence, width)),
-    ...(answer === null ? [] : [`    ${answer}`]),
+    ...(answer === null ? [] : [fitting([`    ${answer.command}   ${answer.others}`, `    ${answer.command}`], width)]),
   ];
 }
 
-/** What is said beside name and phase: the first version that fits is taken. */
+/** The first version that fits, else the last. */
+const fitting = (versions: readonly string[], width: number): string =>
+  (versions.find((text) => widthOf(text) <= width) ?? versions.at(-1) ?? '').trimEnd();
+
+/** What is said beside name and phase, the longest first. */
 function versions(database: DatabaseProgress, live: LiveDatabase | undefined): string[][] {
   const { bytes, phase, message } = database;
   const waitingFor = live === undefined || live.waitingFor === '' ? [] : [`waits for ${plain(live.waitingFor)}`];

@@ -2,12 +2,17 @@ import type { ClusterProgress, DatabaseProgress } from '../../domain/progress.ts
 import { shellQuote } from '../../preflight/shell.ts';
 import { plain } from './text.ts';
 
-/** The command that answers a parked database; null when there is nothing to answer. */
-export function answerCommand(id: string, { database, answers }: DatabaseProgress): string | null {
+/** The command that answers a parked database, and what else it takes; null when there is nothing to answer. */
+export function answerCommand(
+  id: string,
+  { database, answers }: DatabaseProgress,
+): { command: string; others: string } | null {
   const [first, ...others] = answers;
   if (first === undefined) return null;
-  const or = others.length === 0 ? '' : `   (or ${others.join(', ')})`;
-  return `pgtransit resolve ${first} ${shellQuote(plain(id))}${only(database)}${or}`;
+  return {
+    command: `pgtransit resolve ${first} ${shellQuote(plain(id))}${only(database)}`,
+    others: others.length === 0 ? '' : `(or ${others.join(', ')})`,
+  };
 }
 
 /** What the person who looks can do for the migration as a whole. */

@@ -20,8 +20,11 @@ export interface ProgressOutput {
 /** A log that says nothing for this long looks as if nothing happened. */
 const SAY_AGAIN_MS = 60_000;
 
-export const progressOutput = (stream: NodeJS.WriteStream): ProgressOutput =>
-  stream.isTTY && process.env['TERM'] !== 'dumb' ? liveOutput(stream) : lineOutput(stream);
+export function progressOutput(stream: NodeJS.WriteStream): ProgressOutput {
+  const { TERM: term, PGTRANSIT_DEBUG: debug } = process.env;
+  // With PGTRANSIT_DEBUG the log goes to the terminal too: a view would be drawn over it.
+  return stream.isTTY && term !== 'dumb' && debug !== '1' ? liveOutput(stream) : lineOutput(stream);
+}
 
 const noNews = (reason: string, since: Date): string =>
   `! No news for ${formatSeconds(Math.round((Date.now() - since.getTime()) / 1000))}: ${plain(reason)}. Waiting for it.`;

@@ -4,7 +4,7 @@ import { formatSeconds } from './amounts.ts';
 import { databaseBlock } from './database-block.ts';
 import type { Live } from './live.ts';
 import { nextStep } from './next-step.ts';
-import { countPhases, summary } from './summary.ts';
+import { countPhases, needYou, summary } from './summary.ts';
 import { plain } from './text.ts';
 import { cut, widthOf } from './width.ts';
 
@@ -61,8 +61,11 @@ function fit(blocks: readonly string[][], databases: readonly DatabaseProgress[]
     const isLast = index === blocks.length - 1;
     const left = room - lines.length - (isLast ? 0 : 1);
     if (block.length > left && index > 0)
-      return [...lines, `… and ${blocks.length - index} more: ${countPhases(databases.slice(index))}`];
+      return [...lines, `… and ${blocks.length - index} more: ${rest(databases.slice(index))}`];
     lines.push(...block.slice(0, Math.max(1, left)));
   }
   return lines;
 }
+
+const rest = (databases: readonly DatabaseProgress[]): string =>
+  [...needYou(databases), countPhases(databases)].join(', ');

@@ -4,6 +4,8 @@ import type { Lane } from './live.ts';
 const WINDOW_MS = 30_000;
 /** … and over less than this it is no rate yet. */
 const SHORTEST_MS = 6_000;
+/** When nothing came for this long nothing is moving; before, the lanes have just not told it yet. */
+const SILENT_MS = 10_000;
 
 /** Bytes a second of one database, from what its lanes say they have copied since each of them began. */
 export class RateMeter {
@@ -25,10 +27,12 @@ export class RateMeter {
       if (before !== undefined) moved += bytes >= known ? bytes - known : bytes;
       this.#lanes.set(id, bytes);
     }
-    this.#samples.push({ at: now, moved });
+    let last = before;
+    if (last === undefined || last.moved !== moved || now - last.at >= SILENT_MS)
+      this.#samples.push((last = { at: now, moved }));
     while ((this.#samples[1]?.at ?? now) <= now - WINDOW_MS) this.#samples.shift();
-    const [first = { at: now, moved }] = this.#samples;
-    const elapsed = now - first.at;
+    const [first = last] = this.#samples;
+    const elapsed = last.at - first.at;
     return elapsed < SHORTEST_MS ? null : ((moved - first.moved) * 1000) / elapsed;
   }
 }

@@ -23,6 +23,12 @@ export function countPhases(databases: readonly DatabaseProgress[]): string {
     .join(', ');
 }
 
+/** E.g. `! 2 need you`. */
+export function needYou(databases: readonly DatabaseProgress[]): string[] {
+  const count = databases.filter(({ attention }) => attention !== null).length;
+  return count === 0 ? [] : [`! ${count} ${count === 1 ? 'needs' : 'need'} you`];
+}
+
 function sumOfBytes(databases: readonly DatabaseProgress[]): Pick<DatabaseProgress, 'bytes'> {
   const bytes = { copied: 0, total: 0 };
   for (const database of databases) {
@@ -66,12 +72,11 @@ export function stillLine({ databases }: ClusterProgress, live: Live): string {
   const copying = open.filter(isCopying);
   const rate = [...live.values()].reduce((sum, { bytesPerSecond }) => sum + (bytesPerSecond ?? 0), 0);
   const lag = Math.max(0, ...open.map(({ lagBytes }) => lagBytes ?? 0));
-  const parked = open.filter(({ attention }) => attention !== null).length;
   return [
     countPhases(databases),
     ...(copying.length === 0 ? [] : [describeBytes(sumOfBytes(copying))]),
     ...(rate < 1 ? [] : [`${formatBytes(Math.round(rate))}/s`]),
     ...(lag === 0 ? [] : [`at most ${formatBytes(lag)} behind`]),
-    ...(parked === 0 ? [] : [`! ${parked} need you`]),
+    ...needYou(open),
   ].join(', ');
 }
