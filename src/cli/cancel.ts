@@ -10,10 +10,16 @@ import { UsageError } from './usage-error.ts';
 const WHAT =
   'Everything on the source is undone: slots, publications, the snapshot, a fence. Databases on the target are kept.';
 
+const HELP = `
+${WHAT}
+
+Example:
+  pgtransit cancel pgtransit-0123456789ab -s "$OLD" -t "$NEW"`;
+
 export const cancelCommand = (secrets: Secrets): Command =>
   orderOptions(sessionCommand('cancel', 'end a migration and undo what it made on the source'))
     .option('--yes', 'do not ask')
-    .addHelpText('after', `\n${WHAT}`)
+    .addHelpText('after', HELP)
     .action((id: string | undefined, flags: OrderFlags & { yes?: boolean }) =>
       carryOut(
         id,

@@ -5,16 +5,22 @@ import { print, sessionCommand, withTemporal } from './command-session.ts';
 import { listMigrations } from './migrations.ts';
 import { table } from './view/text.ts';
 
+const HELP = `
+Example:
+  pgtransit list --json`;
+
 export const listCommand = (secrets: Secrets): Command =>
-  sessionCommand('list', 'list the migrations, open and ended').action((flags: SessionFlags) =>
-    withTemporal(flags, secrets, async ({ client }) => {
-      const found = await listMigrations(client, false);
-      const rows = found.map(({ id, status, startedAt, closedAt, taskQueue }) => [
-        ...[id, status.toLowerCase().replaceAll('_', ' '), startedAt.toISOString(), closedAt?.toISOString() ?? ''],
-        taskQueue,
-      ]);
-      const text = table(['MIGRATION', 'STATUS', 'STARTED', 'ENDED', 'TASK QUEUE'], rows);
-      print(flags, found.length === 0 ? 'There are no migrations.' : text, found);
-      return 0;
-    }),
-  );
+  sessionCommand('list', 'list the migrations, open and ended')
+    .addHelpText('after', HELP)
+    .action((flags: SessionFlags) =>
+      withTemporal(flags, secrets, async ({ client }) => {
+        const found = await listMigrations(client, false);
+        const rows = found.map(({ id, status, startedAt, closedAt, taskQueue }) => [
+          ...[id, status.toLowerCase().replaceAll('_', ' '), startedAt.toISOString(), closedAt?.toISOString() ?? ''],
+          taskQueue,
+        ]);
+        const text = table(['MIGRATION', 'STATUS', 'STARTED', 'ENDED', 'TASK QUEUE'], rows);
+        print(flags, found.length === 0 ? 'There are no migrations.' : text, found);
+        return 0;
+      }),
+    );

@@ -6,10 +6,16 @@ import { sessionCommand, withTemporal } from './command-session.ts';
 import { listMigrations, selectMigration } from './migrations.ts';
 import { outcomeOf } from './outcome.ts';
 
+const HELP = `
+Examples:
+  pgtransit report
+  pgtransit report pgtransit-0123456789ab --report-file report.json`;
+
 export const reportCommand = (secrets: Secrets): Command =>
   sessionCommand('report', 'what a migration that has ended did, database by database')
     .argument('[id]', 'workflow id of the migration (default: the one that ended last)')
     .option('--report-file <file>', 'write it as JSON into a file that only you can read')
+    .addHelpText('after', HELP)
     .action((id: string | undefined, flags: SessionFlags & { reportFile?: string }) =>
       withTemporal(flags, secrets, async ({ client }) => {
         const found =

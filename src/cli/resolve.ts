@@ -12,7 +12,7 @@ retry: try the step again, after you have mended what it named. skip: leave it o
 abort: undo everything of that database on the source, and fail it.
 
 Example:
-  pgtransit resolve retry pgtransit-0123456789ab --database shop`;
+  pgtransit resolve retry pgtransit-0123456789ab --database shop -s "$OLD" -t "$NEW"`;
 
 export const resolveCommand = (secrets: Secrets): Command =>
   orderOptions(

@@ -11,9 +11,17 @@ import { listMigrations, selectMigration } from './migrations.ts';
 import { progressLine } from './view/summary.ts';
 import { plain } from './view/text.ts';
 
+const HELP = `
+Numbers are those of the last measurement: every few seconds during the copy, every 5 minutes while it streams.
+
+Examples:
+  pgtransit status
+  pgtransit status pgtransit-0123456789ab --json`;
+
 export const statusCommand = (secrets: Secrets): Command =>
   sessionCommand('status', 'how far a migration is; without an id, every open one')
     .argument('[id]', 'workflow id of the migration')
+    .addHelpText('after', HELP)
     .action((id: string | undefined, flags: SessionFlags) =>
       withTemporal(flags, secrets, async (session) => {
         const { client } = session;

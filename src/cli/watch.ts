@@ -9,9 +9,18 @@ import { selectMigration } from './migrations.ts';
 import { whileNotInterrupted } from './serve.ts';
 import { progressOutput } from './view/output.ts';
 
+const HELP = `
+On a terminal it is a view that is redrawn; elsewhere a line for each change, and one a minute. The report follows at the
+end, on stdout.
+
+Examples:
+  pgtransit watch
+  pgtransit watch pgtransit-0123456789ab 2>> migration.log`;
+
 export const watchCommand = (secrets: Secrets): Command =>
   sessionCommand('watch', 'show a migration until it ends; Ctrl-C ends the watching only')
     .argument('[id]', 'workflow id of the migration (default: the only open one)')
+    .addHelpText('after', HELP)
     .action((id: string | undefined, flags: SessionFlags) =>
       withTemporal(flags, secrets, async (session) => {
         const migration = await selectMigration(session.client, id);
