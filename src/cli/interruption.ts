@@ -5,8 +5,10 @@ export function interruption(onFirst: () => void): AbortSignal {
   const stop = new AbortController();
   const onSignal = () => {
     if (stop.signal.aborted) process.exit(130);
-    onFirst();
+    // Behind the ^C that a terminal shows.
+    if (process.stderr.isTTY) process.stderr.write('\n');
     stop.abort();
+    onFirst();
   };
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, onSignal);
   return stop.signal;

@@ -1,7 +1,8 @@
 import process from 'node:process';
+import { ServiceError, WorkflowUpdateFailedError } from '@temporalio/client';
 import { CommanderError } from 'commander';
 import { parseConnInfo } from '../postgres/conninfo.ts';
-import { messageOf } from '../temporal/connection.ts';
+import { messageOf, shortReason } from '../temporal/connection.ts';
 import { secretsOfEnvironment } from '../temporal/secrets.ts';
 import { commandLine } from './background.ts';
 import { buildProgram } from './program.ts';
@@ -12,8 +13,8 @@ const FAILED = 1;
 const USAGE = 2;
 
 const argv = commandLine();
-// More than bin/pgtransit could say. A word is a command; anything else may be a connection string.
-process.title = `pgtransit ${/^[a-z]+$/.test(argv[0] ?? '') ? (argv[0] ?? '') : ''}`.trim();
+// bin/pgtransit has hidden the arguments; a command's name is nobody's secret.
+if (/^[a-z]+$/.test(argv[0] ?? '')) process.title = `pgtransit ${argv[0]}`;
 
 const secrets = secretsOfEnvironment(process.env);
 
@@ -30,9 +31,16 @@ for (const argument of argv) {
 
 function fail(error: unknown): never {
   const debug = process.env['PGTRANSIT_DEBUG'] === '1' && error instanceof Error;
-  const text = debug ? `${error.stack ?? error.message}${causes(error)}` : messageOf(error);
+  const text = debug ? `${error.stack ?? error.message}${causes(error)}` : sentenceOf(error);
   process.stderr.write(`pgtransit: ${secrets.mask(text)}\n`);
   process.exit(error instanceof UsageError ? USAGE : FAILED);
+}
+
+/** Temporal's client only says what it was doing; why that failed is in the cause. */
+function sentenceOf(error: unknown): string {
+  if (error instanceof WorkflowUpdateFailedError) return messageOf(error.cause ?? error);
+  if (error instanceof ServiceError) return `${error.message}: ${shortReason(error.cause)}.`;
+  return messageOf(error);
 }
 
 function causes(error: Error): string {

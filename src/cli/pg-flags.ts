@@ -60,9 +60,9 @@ const METHODS: Readonly<Record<string, Plan['method']>> = {
 };
 
 const HELP = `
-A password in the environment is better than one in a flag, which your shell's history keeps. libpq's variables
-(PGPASSWORD, PGSSLMODE, PGSSLROOTCERT, PGCONNECT_TIMEOUT, …), ~/.pgpass and pg_service.conf fill in what a connection
-string leaves open. A flag wins over the environment.
+A password in the environment or in ~/.pgpass is better than one in a flag, which your shell's history keeps, and \`ps\`
+shows for a moment. libpq's variables (PGPASSWORD, PGPASSFILE, PGSSLMODE, PGSSLROOTCERT, PGCONNECT_TIMEOUT, …), ~/.pgpass
+and pg_service.conf fill in what a connection string leaves open. A flag wins over the environment.
 
 Examples:
   Look first; nothing is changed:

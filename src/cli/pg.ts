@@ -96,7 +96,10 @@ async function migrate(migration: PgMigration): Promise<number> {
     return deliver(answerOf.outcome(id, await outcomeOf(handle)), options);
   }
   say(state === 'started' ? `Migration ${id} is started.` : `Migration ${id} is under way; going on with it.`);
+  const isOurs = taskQueue === id;
   const watch = async (signal: AbortSignal) => {
+    // At once: a second Ctrl-C would end this process before it has said anything.
+    signal.addEventListener('abort', () => say(isOurs ? interruptedText(id) : LEFT_TO_WORKERS), { once: true });
     if (state === 'attached') await goOn(session, handle, options);
     return follow(session.client, handle, {
       output: progressOutput(process.stderr),
@@ -105,7 +108,7 @@ async function migrate(migration: PgMigration): Promise<number> {
     });
   };
   // One that other workers carry out needs none here.
-  const followed = taskQueue === id ? await servedHere(migration, watch) : await whileNotInterrupted(watch);
+  const followed = isOurs ? await servedHere(migration, watch) : await whileNotInterrupted(watch);
   return report(migration, followed);
 }
 
@@ -116,7 +119,6 @@ function report({ taskQueue: id, options, placeholders }: PgMigration, followed:
     // The next process will not know them.
     if (options.showPasswords)
       for (const [role, password] of placeholders) say(`Password of role ${role}: ${password}`);
-    say(INTERRUPTED_TEXT(id));
     return INTERRUPTED;
   }
   const delivery = 'ended' in followed ? answerOf.outcome(id, followed.ended) : answerOf.progress(id, followed.settled);
@@ -197,8 +199,11 @@ function withReferences({ plan, servers }: PgOptions): Plan {
   };
 }
 
-const INTERRUPTED_TEXT = (id: string): string =>
-  `Interrupted. The migration is not ended: while it is unfinished, the source keeps its replication slots, which hold
-back WAL, and for 12 hours the session that keeps its snapshot.
+const interruptedText = (id: string): string =>
+  `Interrupted. The migration is not ended: while it is unfinished, the source keeps
+its replication slots, which hold back WAL, and for 12 hours the session that
+keeps its snapshot.
   to go on:  the same command again
-  to undo:   pgtransit cancel ${id}`;
+  to undo:   pgtransit cancel ${id}, with the same -s and -t`;
+
+const LEFT_TO_WORKERS = 'Interrupted. The migration goes on: other workers carry it out.';

@@ -8,7 +8,7 @@ import { startPostgres } from '../../lab/postgres-server.ts';
 import type { LocalServer } from '../../src/temporal/local-server.ts';
 import { joinLocalServer } from '../../src/temporal/local-server.ts';
 import { stateDirectory } from '../../src/temporal/state-dir.ts';
-import { HOLD_SCHEMA, holdAt } from '../support/hold.ts';
+import { HOLD_SCHEMA, holdAt, NOT_PICKY, pickyAbout } from '../support/hold.ts';
 import { expectEqual, leftovers } from '../support/live-migration.ts';
 import type { RunningCommand } from './command.ts';
 import { pgtransit } from './command.ts';
@@ -53,7 +53,7 @@ async function run(args: string[], env: NodeJS.ProcessEnv = {}) {
 
 async function prepare(database: string): Promise<string[]> {
   const others = await source.psql('postgres', 'SELECT datname FROM pg_database WHERE NOT datistemplate');
-  await source.psql('postgres', `CREATE DATABASE ${database}`);
+  await source.psql('postgres', `CREATE DATABASE "${database}"`);
   await source.psql(database, HOLD_SCHEMA);
   return ['pg', '-f', others.split('\n').join(',')];
 }
@@ -102,6 +102,63 @@ describe('commands about a migration that this machine carries out', { timeout: 
     const cancelled = await run(['cancel', '--yes'], uris());
     expect(cancelled).toMatchObject({ code: 0, stdout: expect.stringMatching(/: cancelled$/m) as string });
     expect(await leftovers(source, target, ['cancelled'])).toEqual([]);
+  });
+});
+
+describe('a migration that waits for a person', { timeout: 180_000 }, () => {
+  test('is shown by watch, also while nobody carries it out, and answered by resolve', async () => {
+    const command = await prepare('answered');
+    await source.psql('answered', `${pickyAbout(target)} CREATE INDEX ON held (picky(id))`);
+    const parked = await run(command, uris());
+    expect(parked).toMatchObject({
+      code: 1,
+      stdout: expect.stringContaining('pgtransit resolve retry pgtransit-') as string,
+    });
+
+    const glance = pgtransit(['watch'], { HOME: home });
+    running.push(glance);
+    await glance.says(/^\d\d:\d\d:\d\d answered: [a-z]+, .*! .*not on this server/m);
+    glance.kill('SIGINT');
+    expect(await glance.exitCode).toBe(130);
+
+    expect(await run(['resolve', 'skip'])).toMatchObject({
+      code: 1,
+      stderr: 'pgtransit: The step at which answered is parked cannot be skipped; answer with retry or abort.\n',
+    });
+    expect(await run(['resolve', 'retry', '--database', 'nosuch'])).toMatchObject({
+      code: 1,
+      stderr: 'pgtransit: This migration has no database "nosuch".\n',
+    });
+    // What it fails at is still there.
+    expect(await run(['resolve', 'retry'], uris())).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('retry was passed on to answered.') as string,
+      stdout: expect.stringMatching(/not on this server.*: parked$/ms) as string,
+    });
+
+    await target.psql('answered', NOT_PICKY);
+    const watch = pgtransit(['watch'], { HOME: home });
+    running.push(watch);
+    expect(await run(['resolve', 'retry', '--database', 'answered'], uris())).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^answered: streaming.*: running$/ms) as string,
+    });
+    await watch.says(/ answered: streaming, /);
+    expect(await run(['stop'], uris())).toMatchObject({ code: 0 });
+    expect(await watch.exitCode, watch.stderr).toBe(0);
+    expect(watch.stdout).toMatch(/answered +replication +done/);
+    await expectEqual(source, target, ['answered']);
+  });
+
+  test('is undone by resolve abort, and has failed', async () => {
+    const command = await prepare('given-up');
+    await source.psql('given-up', `${pickyAbout(target)} CREATE INDEX ON held (picky(id))`);
+    expect(await run(command, uris())).toMatchObject({ code: 1 });
+    expect(await run(['resolve', 'abort'], uris())).toMatchObject({
+      code: 1,
+      stdout: expect.stringMatching(/given-up +replication +failed.*Aborted by an operator.*: failed$/ms) as string,
+    });
+    expect(await leftovers(source, target, ['given-up'])).toEqual([]);
   });
 });
 

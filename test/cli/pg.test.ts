@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, statSync } from 'node:fs';
+import { mkdtempSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -8,7 +8,7 @@ import { own } from '../../lab/processes.ts';
 import type { PostgresServer } from '../../lab/postgres-server.ts';
 import { startPostgres } from '../../lab/postgres-server.ts';
 import { expectEqual, leftovers } from '../support/live-migration.ts';
-import { HOLD_SCHEMA, holdAt } from '../support/hold.ts';
+import { HOLD_SCHEMA, holdAt, NOT_PICKY, pickyAbout } from '../support/hold.ts';
 import { startTraffic } from '../support/traffic.ts';
 import { eventually } from '../support/workflow-harness.ts';
 import type { RunningCommand } from './command.ts';
@@ -18,7 +18,19 @@ const PATIENCE_MS = 240_000;
 const SECRETS = { source: 'hush-source', target: 'hush-target' };
 
 /** One for each test, with writers' tables. */
-const DATABASES = ['My-Db', 'skipped', 'stream', 'killed', 'interrupted', 'parked', 'one', 'two', 'looked-at'];
+const DATABASES = [
+  'My-Db',
+  'skipped',
+  'stream',
+  'killed',
+  'interrupted',
+  'parked',
+  'one',
+  'two',
+  'looked-at',
+  'open',
+  'shut',
+];
 
 let source: PostgresServer;
 let target: PostgresServer;
@@ -73,9 +85,9 @@ const pgrep = (pattern: string): string => {
 const databases = async (server: PostgresServer): Promise<string[]> =>
   (await server.psql('postgres', `SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY 1`)).split('\n');
 
-/** The command with both URIs, for one database: everything else on the source is left out. */
-async function pg(home: string, database: string, ...flags: string[]): Promise<RunningCommand> {
-  const others = (await databases(source)).filter((name) => name !== database);
+/** The command with both URIs, for these databases: everything else on the source is left out. */
+async function pg(home: string, wanted: string | string[], ...flags: string[]): Promise<RunningCommand> {
+  const others = (await databases(source)).filter((name) => ![wanted].flat().includes(name));
   const command = pgtransit(
     ['pg', '-s', source.uri('postgres'), '-t', target.uri('postgres'), '-f', others.join(','), ...flags],
     { HOME: home },
@@ -174,6 +186,10 @@ describe.concurrent('pgtransit pg without a Temporal server', { timeout: PATIENC
     first.kill('SIGINT');
     expect(await first.exitCode).toBe(130);
     expect(first.stderr).toMatch(/replication slots.*the same command again.*pgtransit cancel pgtransit-/s);
+    // What it says is so.
+    expect((await leftovers(source, target, ['interrupted'])).join('\n')).toMatch(
+      /^source interrupted: slot pgtransit_/m,
+    );
     await hold.release();
     const second = await pg(home, 'interrupted', '--stop-replication');
     expect(await second.exitCode).toBe(0);
@@ -182,23 +198,35 @@ describe.concurrent('pgtransit pg without a Temporal server', { timeout: PATIENC
 
   test('a failure parks: exit 1 with the reason, and the same command goes on when it is mended', async () => {
     const home = useHome();
-    const picky = `CREATE FUNCTION picky(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
-      IF inet_server_port() = ${target.port} THEN RAISE 'not on this server'; END IF; RETURN i; END $$;`;
-    await source.psql(
-      'parked',
-      `${picky} CREATE TABLE odd (id int PRIMARY KEY); INSERT INTO odd VALUES (1); CREATE INDEX ON odd (picky(id))`,
-    );
+    await source.psql('parked', `${pickyAbout(target)} CREATE INDEX ON held (picky(id))`);
     const first = await pg(home, 'parked', '--stop-replication');
     expect(await first.exitCode).toBe(1);
     expect(first.stdout).toMatch(/not on this server/);
     expect(first.stdout).toMatch(/the same command again/);
-    await target.psql(
-      'parked',
-      'CREATE OR REPLACE FUNCTION picky(i int) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT i $$',
-    );
+    await target.psql('parked', NOT_PICKY);
     const second = await pg(home, 'parked', '--stop-replication');
     expect(await second.exitCode).toBe(0);
     await expectEqual(source, target, ['parked']);
+  });
+
+  test('a database that pg_hba.conf keeps us out of fails alone, and the report names it', async () => {
+    const home = useHome();
+    const file = join(source.dataDir, 'pg_hba.conf');
+    writeFileSync(file, `host shut all all reject\n${readFileSync(file, 'utf8')}`);
+    await source.psql('postgres', 'SELECT pg_reload_conf()');
+    const command = await pg(home, ['open', 'shut'], '--stop-replication', '--json');
+    expect(await command.exitCode).toBe(1);
+    expect(JSON.parse(command.stdout)).toMatchObject({
+      status: 'failed',
+      databases: [
+        { database: 'open', status: 'done' },
+        { database: 'shut', status: 'failed', message: expect.stringMatching(/pg_hba\.conf.*"shut"/) as string },
+      ],
+    });
+    expect(command.stderr).toMatch(/^\d\d:\d\d:\d\d shut: failed, ! .*pg_hba\.conf/m);
+    await expectEqual(source, target, ['open']);
+    expect(await leftovers(source, target, ['open'])).toEqual([]);
+    expect(await databases(target)).not.toContain('shut');
   });
 
   test('two migrations at once share the server of the state directory', async () => {

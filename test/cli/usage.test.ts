@@ -1,7 +1,12 @@
-import { readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { buildProgram } from '../../src/cli/program.ts';
 import { freePort } from '../../src/temporal/free-port.ts';
+import { own } from '../../lab/processes.ts';
+import { createSecrets } from '../../src/temporal/secrets.ts';
 import { projectRoot } from '../../lab/tools.ts';
 import { pgtransit } from './command.ts';
 
@@ -25,6 +30,14 @@ describe('pgtransit', () => {
     }
   });
 
+  it('shows an example of each command in its help', () => {
+    for (const command of buildProgram(createSecrets()).commands) {
+      let help = '';
+      command.configureOutput({ writeOut: (text) => (help += text) }).outputHelp();
+      expect(help).toMatch(new RegExp(`^Examples?:\n[^]*pgtransit ${command.name()}\\b`, 'm'));
+    }
+  });
+
   it('suggests what was meant by a mistyped command or option, and says so by exit code 2', async () => {
     const command = await outcome(['wroker']);
     expect(command.code).toBe(2);
@@ -41,6 +54,19 @@ describe('pgtransit', () => {
       expect(stderr).toMatch(/^pgtransit: unknown option '--sauce=/);
       expect(stderr).not.toMatch(/hush/);
     }
+  });
+
+  it('hides its arguments from ps before it loads anything', () => {
+    const root = mkdtempSync(path.join(tmpdir(), 'pgtransit-bin-'));
+    own({ remove: [root] });
+    for (const directory of ['bin', 'dist/src/cli']) mkdirSync(path.join(root, directory), { recursive: true });
+    writeFileSync(path.join(root, 'package.json'), '{"type": "module"}');
+    copyFileSync(path.join(projectRoot, 'bin/pgtransit'), path.join(root, 'bin/pgtransit'));
+    const look = `import { readFileSync } from 'node:fs'; process.stdout.write(readFileSync('/proc/self/cmdline', 'utf8'));`;
+    writeFileSync(path.join(root, 'dist/src/cli/main.js'), look);
+    const args = [path.join(root, 'bin/pgtransit'), 'pg', '-s', 'postgres://app:hush@old.example/app'];
+    const seen = execFileSync(process.execPath, args, { encoding: 'utf8' });
+    expect(seen.replace(/\0+$/, '')).toBe('pgtransit');
   });
 
   it('prints a script for each shell, and says which there are', async () => {

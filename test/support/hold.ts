@@ -24,6 +24,14 @@ CREATE INDEX waits ON indexed (public.wait_at(${PLACE.index}, id));
 CREATE MATERIALIZED VIEW waiting AS SELECT public.wait_at(${PLACE.view}, 1) AS one;
 `;
 
+/** A function that fails on this server and nowhere else: an index on it cannot be built there. */
+export const pickyAbout = ({ port }: PostgresAccess): string =>
+  `CREATE FUNCTION picky(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+     $$ BEGIN IF inet_server_port() = ${port} THEN RAISE 'not on this server'; END IF; RETURN i; END $$;`;
+
+/** Mends that. */
+export const NOT_PICKY = 'CREATE OR REPLACE FUNCTION picky(i int) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT i $$';
+
 export interface Hold {
   /** Waits until the migration waits for it. */
   reached(): Promise<void>;
