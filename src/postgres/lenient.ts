@@ -4,6 +4,10 @@ import { sqlstateOf } from './sqlstate.ts';
 /** UNDEFINED_OBJECT, which is what a missing role is, and a role that we may not act for. */
 const FORGIVEN: readonly string[] = ['42704', '42501'];
 
+/** Of settings also values that only older servers take: 22023, and 0A000 as `default_with_oids = on` has it since 12. */
+const forgivenOf = (kind: string): readonly string[] =>
+  kind === 'DATABASE PROPERTIES' ? [...FORGIVEN, '22023', '0A000'] : FORGIVEN;
+
 /** These hold many statements, each of which may name a role or a setting that this server lacks. */
 const LINE_BY_LINE: readonly string[] = ['ACL', 'DEFAULT ACL', 'DATABASE PROPERTIES'];
 
@@ -20,15 +24,16 @@ export async function applyLeniently(
   { kind, label, sql }: { kind: string; label: string; sql: string },
   sqlstate: string | null,
 ): Promise<string[] | null> {
-  if (sqlstate === null || !FORGIVEN.includes(sqlstate)) return null;
-  if (LINE_BY_LINE.includes(kind)) return eachStatement(target, label, sql);
+  const forgiven = forgivenOf(kind);
+  if (sqlstate === null || !forgiven.includes(sqlstate)) return null;
+  if (LINE_BY_LINE.includes(kind)) return eachStatement(target, label, sql, forgiven);
   const rest = sql.replace(OWNER, () => '\n');
   const owner = OWNER.exec(sql)?.[0] ?? '';
   if (owner === '' && !isOptional(kind, label)) return null;
-  const reason = rest.trim() === '' ? null : await tryStatement(target, rest);
+  const reason = rest.trim() === '' ? null : await tryStatement(target, rest, forgiven);
   if (reason !== null) return isOptional(kind, label) ? [`${label} was left out: ${reason}`] : null;
   if (owner === '') return [];
-  return [await reported(target, label, 'keeps another owner', owner)].filter((warning) => warning !== null);
+  return [await reported(target, label, 'keeps another owner', owner, forgiven)].filter((warning) => warning !== null);
 }
 
 /**
@@ -40,29 +45,40 @@ const isOptional = (kind: string, label: string): boolean =>
   (kind === 'COMMENT' && /^COMMENT (EXTENSION|EVENT TRIGGER|PUBLICATION) /.test(label));
 
 /** Where `SET SESSION AUTHORIZATION` is refused, a grant loses its grantor, but it is made. */
-async function eachStatement(target: Session, label: string, sql: string): Promise<string[]> {
+async function eachStatement(
+  target: Session,
+  label: string,
+  sql: string,
+  forgiven: readonly string[],
+): Promise<string[]> {
   const warnings: string[] = [];
   for (const statement of sql.split(/(?<=;)\n/).filter((text) => text.trim() !== '')) {
-    const warning = await reported(target, label, 'lost a statement', statement);
+    const warning = await reported(target, label, 'lost a statement', statement, forgiven);
     if (warning !== null) warnings.push(warning);
   }
   return warnings;
 }
 
-async function reported(target: Session, label: string, what: string, sql: string): Promise<string | null> {
-  const reason = await tryStatement(target, sql);
+async function reported(
+  target: Session,
+  label: string,
+  what: string,
+  sql: string,
+  forgiven: readonly string[],
+): Promise<string | null> {
+  const reason = await tryStatement(target, sql, forgiven);
   return reason === null ? null : `${label} ${what}: ${reason} (${sql.trim()})`;
 }
 
 /** Null, or why it was refused; other errors than the forgiven ones are thrown. */
-async function tryStatement(target: Session, sql: string): Promise<string | null> {
+async function tryStatement(target: Session, sql: string, forgiven: readonly string[]): Promise<string | null> {
   await target.query('SAVEPOINT pgtransit');
   try {
     await target.query(sql);
     await target.query('RELEASE SAVEPOINT pgtransit');
     return null;
   } catch (error) {
-    if (!FORGIVEN.includes(sqlstateOf(error) ?? '')) throw error;
+    if (!forgiven.includes(sqlstateOf(error) ?? '')) throw error;
     await target.query('ROLLBACK TO SAVEPOINT pgtransit');
     return error instanceof Error ? error.message : 'it was refused';
   }

@@ -5,20 +5,31 @@ import type { DatabaseContext, Seen } from './check.ts';
 
 /**
  * What PostgreSQL no longer has: a target would refuse its definition, after the rows were copied or before. Newer
- * sources cannot have it, so nothing here asks for a version. (The same list as pg_upgrade's.)
+ * sources cannot have it, so nothing here asks for a version. It is pg_upgrade's list, and what depends on hidden oids.
  */
 export async function removedFeatures({ source }: DatabaseContext): Promise<Seen[]> {
   const rows = await source.query<Named & { what: string; since: number; remedy: string }>(
-    `SELECT n.nspname AS schema, c.relname AS name, format('Column %I is of type %s', a.attname, format_type(a.atttypid, NULL)) AS what,
-            12 AS since, format('ALTER TABLE %I.%I ALTER COLUMN %I TYPE timestamptz; -- or interval', n.nspname, c.relname, a.attname) AS remedy
+    `SELECT n.nspname AS schema, c.relname AS name, format('Column %I is of type %s', a.attname, format_type(a.atttypid, NULL)) AS what, 12 AS since,
+            CASE WHEN c.relkind IN ('v', 'm') THEN 'Let the query of the view cast it to timestamptz or interval.'
+                 WHEN c.relkind = 'c' THEN format('ALTER TYPE %I.%I ALTER ATTRIBUTE %I TYPE timestamptz; -- or interval', n.nspname, c.relname, a.attname)
+                 ELSE format('ALTER TABLE %I.%I ALTER COLUMN %I TYPE timestamptz; -- or interval', n.nspname, c.relname, a.attname) END AS remedy
        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-       JOIN pg_type y ON y.oid = a.atttypid LEFT JOIN pg_type e ON e.oid = y.typelem LEFT JOIN pg_type b ON b.oid = y.typbasetype
-      WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c') AND ${USER_SCHEMA}
-        AND ARRAY[y.typname, e.typname, b.typname]::text[] && '{abstime,reltime,tinterval}'::text[]
+      WHERE a.atttypid IN (${GONE_TYPES}) AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
+        AND ${USER_SCHEMA} AND NOT ${ofExtension('pg_class', 'c.oid')}
      UNION ALL
-     SELECT n.nspname, c.relname, format('Index %I is on the hidden column oid', x.relname), 12, format('DROP INDEX %I.%I;', n.nspname, x.relname)
-       FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-      WHERE -2 = ANY (i.indkey::int2[]) AND ${USER_SCHEMA}
+     SELECT n.nspname, y.typname, format('The domain is of type %s', format_type(y.typbasetype, NULL)), 12, 'Make a domain of timestamptz or interval instead.'
+       FROM pg_type y JOIN pg_namespace n ON n.oid = y.typnamespace
+      WHERE y.typbasetype IN (${GONE_TYPES}) AND NOT ${ofExtension('pg_type', 'y.oid')}
+     UNION ALL
+     SELECT n.nspname, p.proname, 'The function takes or returns abstime, reltime or tinterval', 12, format('DROP FUNCTION %s;', p.oid::regprocedure)
+       FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+      WHERE p.oid >= ${FIRST_NORMAL_OID} AND NOT ${ofExtension('pg_proc', 'p.oid')}
+        AND array(${GONE_TYPES}) && (p.prorettype || p.proargtypes::oid[] || p.proallargtypes)
+     UNION ALL
+     SELECT n.nspname, c.relname, format('The %s uses the hidden column oid', pg_describe_object(d.classid, d.objid, 0)), 12,
+            'Drop it, or let it use an ordinary column.'
+       FROM pg_depend d JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE d.refclassid = 'pg_class'::regclass AND d.refobjsubid = -2 AND (to_jsonb(c) ->> 'relhasoids')::bool AND ${USER_SCHEMA}
      UNION ALL
      SELECT n.nspname, o.oprname, 'The operator follows its operand', 14, format('DROP OPERATOR %s;', o.oid::regoperator)
        FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
@@ -46,6 +57,9 @@ export async function removedFeatures({ source }: DatabaseContext): Promise<Seen
     remedy,
   }));
 }
+
+/** With their arrays. Users may have types of these names by now. */
+const GONE_TYPES = `SELECT oid FROM pg_type WHERE typnamespace = 'pg_catalog'::regnamespace AND typname ~ '^_?(abstime|reltime|tinterval)$'`;
 
 /** Functions that take anycompatiblearray since 14. */
 const ANYARRAY = `SELECT to_regprocedure(signature)::oid FROM unnest('{"array_append(anyarray,anyelement)","array_cat(anyarray,anyarray)",

@@ -4,6 +4,7 @@ import type { PostgresServer } from '../../lab/postgres-server.ts';
 import { startPostgres } from '../../lab/postgres-server.ts';
 import { runActivity } from '../support/copy-fixture.ts';
 import { replicationFixture } from '../support/replication-fixture.ts';
+import { schemaFixture } from '../support/schema-fixture.ts';
 import { createDatabase, useServer } from '../support/servers.ts';
 import { DUMP, SOUND } from './preflight-liars.ts';
 import { inspectDatabase, withCode, type Servers } from './preflight-support.ts';
@@ -24,35 +25,53 @@ async function newDatabase(sql: string): Promise<string> {
   return name;
 }
 
+/** What makes it, what is found then, and in what words. */
+const REMOVED: readonly (readonly [string, string, RegExp])[] = [
+  ['CREATE TABLE dated (id int PRIMARY KEY, at abstime)', 'public.dated', /^Column at is of type abstime, .* 12 /],
+  ['CREATE VIEW dates AS SELECT at FROM dated', 'public.dates', /^Column at is of type abstime/],
+  ['CREATE TYPE spans AS (at tinterval[])', 'public.spans', /^Column at is of type tinterval\[\]/],
+  ['CREATE DOMAIN moment AS reltime', 'public.moment', /^The domain is of type reltime/],
+  [`CREATE FUNCTION later(abstime) RETURNS int LANGUAGE sql AS 'SELECT 1'`, 'public.later', /^The function takes/],
+  ['CREATE UNIQUE INDEX numbered ON hidden (oid)', 'public.hidden', /^The index public\.numbered uses the hidden column oid/],
+  [
+    'CREATE VIEW numbers AS SELECT oid AS n FROM hidden',
+    'public.hidden',
+    /^The rule .* on view public\.numbers uses the hidden/,
+  ],
+  ['CREATE OPERATOR !!! (LEFTARG = bigint, PROCEDURE = numeric_fac)', 'public."!!!"', /^The operator follows .* 14 /],
+  [
+    `CREATE AGGREGATE all_of(anyelement) (SFUNC = array_append, STYPE = anyarray, INITCOND = '{}')`,
+    'public.all_of',
+    /^The aggregate is made of a function of anyarray/,
+  ],
+  [
+    'CREATE OPERATOR ||| (LEFTARG = anyarray, RIGHTARG = anyelement, PROCEDURE = array_append)',
+    'public."|||"',
+    /^The operator is made of a function of anyarray/,
+  ],
+  [
+    `CREATE CONVERSION mine FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8`,
+    'public.mine',
+    /^The encoding conversion has a function without an answer/,
+  ],
+];
+
 describe('what later versions do not have', () => {
-  it.each([
-    ['a type', 'public.old', `CREATE TABLE old (id int PRIMARY KEY, at abstime)`],
-    [
-      'a domain of one',
-      'public.old',
-      `CREATE DOMAIN moment AS reltime; CREATE TABLE old (id int PRIMARY KEY, at moment)`,
-    ],
-    ['an array of one', 'public.old', `CREATE TYPE old AS (at tinterval[])`],
-    ['a key of oids', 'public.old', `CREATE TABLE old (v text) WITH OIDS; CREATE UNIQUE INDEX ON old (oid)`],
-    ['an operator behind', 'public."!!!"', `CREATE OPERATOR !!! (LEFTARG = bigint, PROCEDURE = numeric_fac)`],
-    [
-      'an aggregate',
-      'public.all_of',
-      `CREATE AGGREGATE all_of(anyelement) (SFUNC = array_append, STYPE = anyarray, INITCOND = '{}')`,
-    ],
-    [
-      'an operator of arrays',
-      'public."|||"',
-      `CREATE OPERATOR ||| (LEFTARG = anyarray, RIGHTARG = anyelement, PROCEDURE = array_append)`,
-    ],
-    ['a conversion', 'public.mine', `CREATE CONVERSION mine FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8`],
-  ])('is an error before the start: %s', async (_, object, sql) => {
-    const database = await newDatabase(`${SOUND} CREATE OPERATOR !!! (RIGHTARG = bigint, PROCEDURE = numeric_fac);`);
+  it('is an error before the start, and nothing that is much like it', async () => {
+    const database = await newDatabase(
+      `${SOUND} CREATE OPERATOR !!! (RIGHTARG = bigint, PROCEDURE = numeric_fac);
+       CREATE TABLE hidden (v text) WITH OIDS; CREATE VIEW system_column AS SELECT xmin, v FROM hidden;
+       CREATE SCHEMA own; CREATE DOMAIN own.abstime AS timestamptz; CREATE TABLE mine (at own.abstime);`,
+    );
     const sound = await inspectDatabase(servers, database, DUMP);
     expect(withCode(sound.findings, 'removed-feature')).toEqual([]);
-    await source.psql(database, sql);
-    const { findings } = await inspectDatabase(servers, database, DUMP);
-    expect(withCode(findings, 'removed-feature')).toMatchObject([{ severity: 'error', object }]);
+    await source.psql(database, REMOVED.map(([sql]) => sql).join(';\n'));
+    const found = withCode((await inspectDatabase(servers, database, DUMP)).findings, 'removed-feature');
+    for (const [, object, message] of REMOVED)
+      expect(found).toContainEqual(
+        expect.objectContaining({ severity: 'error', object, message: expect.stringMatching(message) as string }),
+      );
+    expect(found).toHaveLength(REMOVED.length);
   });
 
   it('is a warning where only hidden numbers are lost', async () => {
@@ -60,6 +79,29 @@ describe('what later versions do not have', () => {
     const { findings } = await inspectDatabase(servers, database);
     expect(withCode(findings, 'table-with-oids')).toMatchObject([{ severity: 'warning', object: 'public.hidden' }]);
   });
+});
+
+it('a setting of the database that the target does not take any more is left out, and said', async () => {
+  const f = await schemaFixture({
+    source,
+    sql: `DO $$ BEGIN
+      EXECUTE format('ALTER DATABASE %I SET default_with_oids = on', current_database());
+      EXECUTE format('ALTER DATABASE %I SET password_encryption = on', current_database());
+      EXECUTE format('ALTER DATABASE %I SET operator_precedence_warning = on', current_database());
+      EXECUTE format('ALTER DATABASE %I SET work_mem = ''9MB''', current_database()); END $$`,
+  });
+  try {
+    await f.createDatabase();
+    await f.copySchema();
+    await f.restoreConstraints();
+    const { warnings } = await f.finish();
+    for (const name of ['default_with_oids', 'password_encryption', 'operator_precedence_warning'])
+      expect(warnings.join('\n')).toContain(name);
+    expect(warnings).toHaveLength(3);
+    expect(await f.to.psql(f.m.database, 'SHOW work_mem')).toBe('9MB');
+  } finally {
+    await f.close();
+  }
 });
 
 describe('TRUNCATE, of which PostgreSQL 10 tells nobody,', () => {

@@ -17,7 +17,8 @@ import { runProgram } from '../../lab/run-program.ts';
 import { createDatabase, dropDatabase, useServer } from './servers.ts';
 
 export interface SchemaFixtureOptions {
-  source?: number;
+  /** A major of which all share a server, or a server. */
+  source?: number | PostgresAccess;
   target?: number;
   /** SQL for the source. */
   sql?: string;
@@ -46,7 +47,8 @@ export const fixtureSql = (name: string): Promise<string> =>
   readFile(path.join(import.meta.dirname, 'fixtures', `${name}.sql`), 'utf8');
 
 export async function schemaFixture(options: SchemaFixtureOptions = {}): Promise<SchemaFixture> {
-  const [from, to] = await Promise.all([useServer(options.source ?? 17), useServer(options.target ?? 18)]);
+  const { source = 17, target = 18 } = options;
+  const [from, to] = [typeof source === 'number' ? await useServer(source) : source, await useServer(target)];
   const { name } = await createDatabase(from.uri());
   if (options.sql !== undefined) await from.psql(name, options.sql);
   const access = { source: from, target: to };
