@@ -52,8 +52,11 @@ async function initCluster(dataDir: string, options: ClusterOptions): Promise<vo
   }
   const fixed = ['--no-sync', '--username=postgres', '--encoding=UTF8', '--locale=C.UTF-8'];
   const args = ['-D', dataDir, '-A', options.auth, ...fixed, ...password, ...options.initdbArgs];
-  await runProgram(path.join(options.binDir, 'initdb'), args, { env: options.env });
-  rmSync(passwordFile, { force: true });
+  try {
+    await runProgram(path.join(options.binDir, 'initdb'), args, { env: options.env });
+  } finally {
+    rmSync(passwordFile, { force: true });
+  }
 }
 
 /** A new directory that belongs to the user of the servers. */

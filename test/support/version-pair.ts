@@ -6,6 +6,7 @@ import { runProgram } from '../../lab/run-program.ts';
 import type { Finding } from '../../src/domain/finding.ts';
 import type { ClusterReport } from '../../src/domain/progress.ts';
 import { expectEqual, leftovers, startMigration } from './live-migration.ts';
+import { dropDatabase } from './servers.ts';
 import { startTraffic } from './traffic.ts';
 import { versionSchema } from './version-schema.ts';
 import { eventually } from './workflow-harness.ts';
@@ -58,12 +59,11 @@ export async function migratePair(source: PostgresAccess, target: PostgresAccess
       args: [{ databases: { include: databases } }],
     })) as { findings: Finding[] };
     expect(findings.filter(({ unknown }) => unknown)).toEqual([]);
+    for (const server of [source, target]) for (const database of databases) await dropDatabase(server.uri(), database);
     return report;
   } finally {
     await traffic.stop();
     await migration.close();
-    for (const server of [source, target])
-      for (const database of databases) await server.psql('postgres', `DROP DATABASE IF EXISTS "${database}"`);
   }
 }
 
