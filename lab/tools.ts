@@ -8,7 +8,10 @@ import { serverUser } from './run-program.ts';
 export const projectRoot = packageRoot();
 const tools = path.join(projectRoot, '.tools');
 
-/** The majors of which all test files of a run share a server; scripts/setup.mjs fetches these, and 10. */
+/** Whether there are servers of 10 to 13 for this machine. */
+export const hasOldServers = process.arch === 'x64';
+
+/** The majors of which all test files of a run share a server; scripts/setup.mjs fetches these, and 10 where there is one. */
 export const testMajors: readonly number[] = (process.env.PGTRANSIT_PG_MAJORS ?? '14,15,17,18').split(',').map(Number);
 
 const binDirs = new Map<number, string>();

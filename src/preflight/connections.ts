@@ -148,9 +148,9 @@ const OLDEST_SOURCE = 100000;
 
 export const sourceVersion = ({ source }: ClusterContext): Promise<Seen[]> => {
   if (source.version >= OLDEST_SOURCE) return Promise.resolve([]);
-  return Promise.resolve([
-    { message: `The source is PostgreSQL ${source.version}; 10 is the oldest that can be read.` },
-  ]);
+  // Until 9.6 the first two numbers were the major.
+  const name = `${major(source.version)}.${Math.floor(source.version / 100) % 100}`;
+  return Promise.resolve([{ message: `The source is PostgreSQL ${name}; 10 is the oldest that can be read.` }]);
 };
 
 /** Older ones are beyond their end of life, and nothing was tried with them. */

@@ -7,7 +7,7 @@ import { startPostgres } from '../../lab/postgres-server.ts';
 import { own } from '../../lab/processes.ts';
 import { createDatabase, dropDatabase, useServer } from '../support/servers.ts';
 import { startTemporalServer } from '../../lab/temporal-server.ts';
-import { pgVersion, testMajors, workDir } from '../../lab/tools.ts';
+import { hasOldServers, pgVersion, testMajors, workDir } from '../../lab/tools.ts';
 
 const scratch = mkdtempSync(path.join(workDir(), 'scratch-'));
 own({ remove: [scratch] });
@@ -65,6 +65,18 @@ describe('a PostgreSQL server of a test', () => {
     const identities = await Promise.all(servers.map((server) => server.psql('postgres', identity)));
     expect(new Set(identities).size).toBe(2);
   });
+
+  it.runIf(hasOldServers)(
+    'of a major without client programs takes the newest psql, and has an identity too',
+    async () => {
+      const servers = await Promise.all([1, 2].map(() => startPostgres({ major: 10, auth: 'scram-sha-256' })));
+      const asked = `SELECT system_identifier, current_setting('server_version') FROM pg_control_system()`;
+      const answers = await Promise.all(servers.map((server) => server.psql('postgres', asked)));
+      expect(new Set(answers).size).toBe(2);
+      for (const answer of answers) expect(answer).toMatch(/^\d+\|10\./);
+      await Promise.all(servers.map((server) => server.remove()));
+    },
+  );
 
   it('asks for passwords when told to, and takes settings', async () => {
     const settings = { application_name: "it's", max_slot_wal_keep_size: '64MB' };
