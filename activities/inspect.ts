@@ -181,12 +181,12 @@ async function holdsObjects(source: Session, database: string, id: string): Prom
   }
 }
 
-/** A database that one of the servers does not let us into. */
-class Unreachable extends Error {
+/** A database that one of the servers does not let us into. One of ours, so that no session around it wraps it. */
+class Unreachable extends MigrationError {
   readonly finding: Finding;
 
-  constructor(m: Migration, server: 'source' | 'target', { message, details }: MigrationError) {
-    super(message);
+  constructor(m: Migration, server: 'source' | 'target', { type, message, details }: MigrationError) {
+    super(type, message, details);
     this.finding = {
       ...{ code: 'database-unreachable', severity: 'error', server, database: m.database, object: null, message },
       remedy: startAgain(details.next),

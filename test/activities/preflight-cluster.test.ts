@@ -58,12 +58,13 @@ describe('inspectCluster', () => {
 
   it('refuses a name that the source does not have, and warns of one that is excluded in vain', async () => {
     const { databases, findings } = await inspect({
-      databases: { include: ['shop', 'Crm', 'template1'], exclude: ['nope'] },
+      databases: { include: ['shop', 'Crm', 'template1'], exclude: ['nope', `'); DROP DATABASE crm; --`] },
     });
     expect(databases.map(({ database }) => database)).toEqual(['shop']);
     expect(withCode(findings, 'filter-matches-nothing')).toMatchObject([
       { severity: 'error', object: '"Crm"', remedy: 'Names are exact: write "crm".' },
       { severity: 'warning', object: '"nope"' },
+      { severity: 'warning', object: `"'); DROP DATABASE crm; --"` },
       { severity: 'error', object: '"template1"' },
     ]);
     expect(await codes(inspect({ databases: { exclude: ['shop', 'crm'] } }))).toEqual(['nothing-to-migrate']);
@@ -238,6 +239,16 @@ describe('a server that cannot be reached', () => {
     );
     expect(JSON.stringify(failure) + message).not.toMatch(/secret/);
     await secured.remove();
+  });
+
+  it('is named with the database that it does not have', async () => {
+    const failure = inspectCluster({ source: source.uri('nonesuch'), target: target.uri('nowhere') });
+    await expect(failure).rejects.toMatchObject({
+      type: 'ValidationFailed',
+      message: expect.stringMatching(
+        /on the source: database "nonesuch" does not exist\..*on the target: database "nowhere" does not exist\./,
+      ) as string,
+    });
   });
 
   it('is waited for while it is starting', async () => {

@@ -73,6 +73,21 @@ describe('a role that is no superuser', () => {
     expect(errorsOf((await inspectDatabase(both, database, DUMP)).findings)).toEqual([]);
   });
 
+  it('is given a dump where it may not replicate, and told what it lacks', async () => {
+    const reader = `reader_${unique}`;
+    await source.psql('postgres', `CREATE ROLE ${reader} LOGIN`);
+    const database = await newDatabase(`CREATE TABLE t (id int PRIMARY KEY); GRANT SELECT ON t TO ${reader}`);
+    const both = { ...servers, source: source.uri(undefined, { user: reader }) };
+    const { method, reason, findings } = await inspectDatabase(both, database);
+    expect(method).toBe('dump');
+    expect(reason).toMatch(/^Replication is not possible .* may not make a replication slot\.$/);
+    expect(errorsOf(findings)).toEqual([]);
+    expect(withCode(findings, 'replication-attribute')).toMatchObject([
+      { severity: 'warning', remedy: `ALTER ROLE "${reader}" REPLICATION;` },
+    ]);
+    expect((await inspectDatabase(both, database, REPLICATION)).method).toBe('replication');
+  });
+
   it('is told whose objects will be its own on the target, and how to change that', async () => {
     const [kept, gone] = [`kept_${unique}`, `gone_${unique}`];
     await source.psql('postgres', `CREATE ROLE ${kept}; CREATE ROLE ${gone}`);
@@ -149,11 +164,13 @@ describe('a role that is no superuser', () => {
     expect(await forced()).toMatchObject([{ severity: 'error', object: 'public.t' }]);
   });
 
-  it('cannot create an extension that is for superusers, unless it is there', async () => {
+  it('cannot create an extension that is for superusers, unless it is there or left out', async () => {
     const database = await newDatabase('CREATE EXTENSION dblink; CREATE EXTENSION hstore');
     const both = { source: servers.source, target: as(target) };
-    const found = async () => withCode((await inspectDatabase(both, database)).findings, 'extension');
+    const found = async (plan: object = {}) =>
+      withCode((await inspectDatabase(both, database, { ...plan })).findings, 'extension');
     expect(await found()).toMatchObject([{ severity: 'error', object: '"dblink"' }]);
+    expect(await found({ extensions: { exclude: ['dblink'] } })).toEqual([]);
     await createDatabase(target.uri(), database);
     await target.psql(database, 'CREATE EXTENSION dblink');
     expect(await found()).toEqual([]);
@@ -196,11 +213,15 @@ describe('a role that is no superuser', () => {
     expect(findings).toMatchObject([{ code: 'tables-unreadable', severity: 'error', unknown: true }]);
   });
 
-  it('says which database does not let it in', async () => {
+  it('says which database does not let it in, on either side', async () => {
     const database = await newDatabase();
     await source.psql('postgres', `REVOKE CONNECT ON DATABASE ${database} FROM PUBLIC`);
     const inspection = await inspectDatabase({ ...servers, source: as(source) }, database);
     expect(inspection.findings).toMatchObject([{ code: 'database-unreachable', severity: 'error', server: 'source' }]);
-    expect(JSON.stringify(inspection)).not.toContain('secret-word');
+    await createDatabase(target.uri(), database);
+    await target.psql('postgres', `REVOKE CONNECT ON DATABASE ${database} FROM PUBLIC`);
+    const other = await inspectDatabase({ ...servers, target: as(target) }, database);
+    expect(other.findings).toMatchObject([{ code: 'database-unreachable', severity: 'error', server: 'target' }]);
+    expect(JSON.stringify([inspection, other])).not.toContain('secret-word');
   });
 });
