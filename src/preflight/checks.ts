@@ -4,6 +4,7 @@ import * as disk from './disk.ts';
 import * as extensions from './extensions.ts';
 import * as fence from './fence.ts';
 import * as filters from './filters.ts';
+import * as largeObjects from './large-objects.ts';
 import * as leftovers from './leftovers.ts';
 import * as locale from './locale.ts';
 import * as objects from './objects.ts';
@@ -14,6 +15,7 @@ import * as reproducible from './reproducible.ts';
 import * as removed from './removed.ts';
 import * as roles from './roles.ts';
 import * as reserved from './superuser-objects.ts';
+import * as sessions from './sessions.ts';
 import * as slots from './slot-limits.ts';
 import * as settings from './source-settings.ts';
 import * as target from './target.ts';
@@ -93,6 +95,7 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'schema-usage', ...error, ...onSource, ...always, title: 'reading privileges', run: privileges.schemaUsage },
   { ...database, code: 'table-select', ...error, ...onSource, ...always, title: 'reading privileges', run: privileges.tableSelect },
   { ...database, code: 'sequence-select', ...error, ...onSource, ...copy, title: 'reading privileges', run: privileges.sequenceSelect },
+  { ...database, code: 'large-object-select', ...error, ...onSource, ...copy, title: 'reading privileges', run: largeObjects.largeObjectSelect },
   { ...database, code: 'row-security', ...error, ...onSource, ...copy, title: 'asking whether policies hide rows', run: privileges.rowSecurity },
   { ...database, code: 'table-owner', ...error, ...onSource, ...replication, ...decides, title: 'reading owners', run: privileges.tableOwner },
   { ...database, code: 'create-publication', ...error, ...onSource, ...replication, ...decides, title: 'reading privileges', run: privileges.createPublication },
@@ -115,7 +118,8 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'object-owner', ...warning, ...onTarget, ...always, title: 'asking who may own objects', run: roles.owners },
   { ...database, code: 'tablespace', ...warning, ...onTarget, ...always, title: 'comparing tablespaces', run: target.missingTablespaces },
   { ...database, code: 'wraparound', ...warning, ...onSource, ...copy, title: 'reading the age of transaction ids', run: settings.wraparound },
-  { ...database, code: 'connection-limit', ...error, ...onSource, ...copy, title: 'reading connection limits', run: settings.connectionLimit },
+  { ...database, code: 'connection-limit', ...error, ...onSource, ...copy, title: 'reading connection limits', run: sessions.sourceConnectionLimit },
+  { ...database, code: 'connection-limit', ...error, ...onTarget, ...copy, title: 'reading connection limits', run: sessions.targetConnectionLimit },
   { ...database, code: 'lock-table', ...warning, ...onSource, ...always, title: 'counting tables', run: settings.lockTable },
 
   { ...database, code: 'removed-feature', ...error, ...onSource, ...always, title: 'looking for what later versions do not have', run: removed.removedFeatures },
@@ -136,7 +140,7 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'security-label', ...warning, ...onSource, ...always, title: 'reading security labels', run: objects.securityLabels },
   { ...database, code: 'library-function', ...warning, ...onSource, ...always, title: 'looking for functions in C', run: objects.libraryFunctions },
   { ...database, code: 'unlogged-table', ...warning, ...onSource, ...copy, title: 'looking for unlogged tables', run: objects.unloggedTables },
-  { ...database, code: 'large-object', ...warning, ...onSource, ...copy, title: 'counting large objects', run: objects.largeObjects },
+  { ...database, code: 'large-object', ...warning, ...onSource, ...copy, title: 'counting large objects', run: largeObjects.largeObjects },
   { ...database, code: 'foreign-table', ...info, ...onSource, ...copy, title: 'looking for foreign tables', run: objects.foreignTables },
   { ...database, code: 'event-trigger', ...info, ...onSource, ...always, title: 'looking for event triggers', run: objects.eventTriggers },
   { ...database, code: 'all-tables-publication', ...warning, ...onSource, ...always, title: 'looking for publications of all tables', run: objects.allTablesPublications },

@@ -5,6 +5,7 @@ const GRANTING = [
   'schema-usage',
   'table-select',
   'sequence-select',
+  'large-object-select',
   'row-security',
   'create-publication',
   'fence',

@@ -60,20 +60,6 @@ export async function foreignTables({ source }: DatabaseContext): Promise<Seen[]
   }));
 }
 
-export async function largeObjects({ source, method }: DatabaseContext): Promise<Seen[]> {
-  const { count } = await source.one<{ count: number }>(
-    'SELECT count(*)::float8 AS count FROM pg_largeobject_metadata',
-  );
-  if (count === 0) return [];
-  if (method !== 'replication') return [{ message: `${count} large objects are copied.`, severity: 'info' }];
-  return [
-    {
-      message: `${count} large objects are copied as they are when the copy starts; later changes to them do not follow.`,
-      remedy: 'Write none until the cutover, or set "method" to "dump".',
-    },
-  ];
-}
-
 /** An apply worker runs with session_replication_role = replica, where ordinary triggers and rules do not fire. */
 export async function firingTriggers({ source, tables }: DatabaseContext): Promise<Seen[]> {
   const rows = await source.query<Named & { what: string; state: string }>(

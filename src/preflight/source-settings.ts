@@ -143,26 +143,3 @@ export async function lockTable({ source }: DatabaseContext): Promise<Seen[]> {
   const message = `The database has ${tables} tables, and reading the schema locks each of them, but the server has room for ${room} locks in all.`;
   return [{ message, remedy: 'Raise "max_locks_per_transaction" on the source, and restart it.' }];
 }
-
-/** Holder, keeper, one copy and what looks in between; the rest is speed. */
-const FEWEST_SESSIONS = 4;
-
-/** A superuser is not bound by either limit. */
-export async function connectionLimit({ source, database, plan }: DatabaseContext): Promise<Seen[]> {
-  const { limits } = await source.one<{ limits: { what: 'DATABASE' | 'ROLE'; name: string; most: number }[] }>(
-    `SELECT coalesce(json_agg(l), '[]') AS limits FROM (
-       SELECT 'DATABASE' AS what, datname AS name, datconnlimit AS most FROM pg_database WHERE datname = current_database()
-       UNION ALL
-       SELECT 'ROLE', rolname, rolconnlimit FROM pg_roles WHERE rolname = current_user
-     ) AS l WHERE most >= 0 AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`,
-  );
-  const wanted = FEWEST_SESSIONS - 1 + plan.parallelism.copy;
-  return limits
-    .filter(({ most }) => most < wanted)
-    .map(({ what, name, most }) => ({
-      object: quoteIdent(name),
-      message: `The ${what.toLowerCase()} is limited to ${most} connections, and the copy of ${quoteIdent(database)} uses up to ${wanted}.`,
-      remedy: `ALTER ${what} ${quoteIdent(name)} CONNECTION LIMIT -1; -- or a smaller "parallelism.copy"`,
-      severity: most < FEWEST_SESSIONS ? 'error' : 'warning',
-    }));
-}

@@ -1,17 +1,14 @@
 import type { Finding } from '../domain/finding.ts';
 import type { DatabaseContext } from './check.ts';
+import { sessionsOf } from './sessions.ts';
 import { size } from './units.ts';
-
-/** Besides the lanes: on the source holder, keeper and a look in between, on the target two that write down and look. */
-const OTHER_SESSIONS = { source: 3, target: 2 };
 
 /** What will be done with a database, for whoever reads the findings before the start. */
 export function describePlan(context: DatabaseContext, reason: string, findings: readonly Finding[]): Finding {
   const { plan, database, method, tables } = context;
   const bytes = tables.reduce((sum, table) => sum + table.bytes, 0);
   const copies = method !== 'schema-only';
-  const onSource = OTHER_SESSIONS.source + (copies ? plan.parallelism.copy : 0);
-  const onTarget = OTHER_SESSIONS.target + (copies ? plan.parallelism.copy + plan.parallelism.index : 0);
+  const sessions = sessionsOf(plan, copies);
   const streams =
     method === 'replication'
       ? ', one replication slot and one WAL sender on the source, one subscription with its apply worker on the target'
@@ -20,7 +17,7 @@ export function describePlan(context: DatabaseContext, reason: string, findings:
     ...{ code: 'plan', severity: 'info', server: 'source', database, object: null, remedy: null },
     message:
       `Method ${method}: ${reason} ${copies ? `Its ${tables.length} tables have ${size(bytes)}` : `The schema of ${tables.length} tables is copied`}. ` +
-      `It takes up to ${onSource} sessions on the source and ${onTarget} on the target${streams}. ` +
+      `It takes up to ${sessions.source.most} sessions on the source and ${sessions.target.most} on the target${streams}. ` +
       `Not carried over: ${notCarried(context, findings).join('; ')}.`,
   };
 }

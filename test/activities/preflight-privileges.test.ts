@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { PostgresAccess } from '../../lab/postgres-access.ts';
-import { createDatabase } from '../support/servers.ts';
+import { createDatabase, useServer } from '../support/servers.ts';
 import { DUMP, REPLICATION, usePair } from './preflight-liars.ts';
 import type { Servers } from './preflight-support.ts';
 import { errorsOf, inspectCluster, inspectDatabase, withCode } from './preflight-support.ts';
@@ -143,6 +143,31 @@ describe('a role that is no superuser', () => {
     expect(withCode(findings, 'row-security')).toMatchObject([{ severity: 'error', object: 'public.secret' }]);
   });
 
+  it.each([15, 17, 18])('is refused large objects of %i that it may not read', async (major) => {
+    const server = await useServer(major);
+    const reader = `lo_reader_${unique}`;
+    await server.psql('postgres', `CREATE ROLE ${reader} LOGIN`);
+    const { name } = await createDatabase(server.uri());
+    const from = { source: server.uri(undefined, { user: reader }), target: target.uri() };
+    const found = async () => withCode((await inspectDatabase(from, name, DUMP)).findings, 'large-object-select');
+    expect(await found()).toEqual([]);
+    await server.psql(
+      name,
+      `SELECT lo_create(1), lo_create(2), lo_create(3), lo_create(4), lo_create(5); ALTER LARGE OBJECT 1 OWNER TO ${reader};
+       GRANT SELECT ON LARGE OBJECT 2 TO ${reader}; GRANT SELECT ON LARGE OBJECT 3 TO PUBLIC; GRANT UPDATE ON LARGE OBJECT 4 TO ${reader}`,
+    );
+    expect(await found()).toMatchObject([
+      { severity: 'error', object: null, message: `"${reader}" may not read 2 large objects, 4 being the first.` },
+    ]);
+    // What the check goes by is what the server does.
+    const read = (oid: number) => server.psql(name, `SET ROLE ${reader}; SELECT length(lo_get(${oid}))`);
+    for (const oid of [1, 2, 3]) expect(await read(oid)).toContain('0');
+    for (const oid of [4, 5]) await expect(read(oid)).rejects.toThrow(/permission denied/);
+    await server.psql(name, (await found())[0]?.remedy ?? '');
+    expect(await found()).toEqual([]);
+    await server.psql(name, `DROP OWNED BY ${reader}; DROP ROLE ${reader}`);
+  });
+
   it('is told of a connection limit that the copy would run into', async () => {
     const database = await newDatabase();
     const both = { ...servers, source: as(source) };
@@ -151,7 +176,15 @@ describe('a role that is no superuser', () => {
     await source.psql('postgres', `ALTER DATABASE ${database} CONNECTION LIMIT 2`);
     expect(await limits()).toMatchObject([{ severity: 'error', object: `"${database}"` }]);
     await source.psql('postgres', `ALTER DATABASE ${database} CONNECTION LIMIT 5`);
-    expect(await limits()).toMatchObject([{ severity: 'warning' }]);
+    expect(await limits()).toMatchObject([{ severity: 'warning', server: 'source' }]);
+    await source.psql('postgres', `ALTER DATABASE ${database} CONNECTION LIMIT -1`);
+    both.target = as(target);
+    expect(await limits()).toEqual([]);
+    await target.psql('postgres', `ALTER ROLE ${role} CONNECTION LIMIT 3`);
+    expect(await limits()).toMatchObject([{ severity: 'error', server: 'target', object: `"${role}"` }]);
+    await target.psql('postgres', `ALTER ROLE ${role} CONNECTION LIMIT 7`);
+    expect(await limits()).toMatchObject([{ severity: 'warning', server: 'target' }]);
+    await target.psql('postgres', `ALTER ROLE ${role} CONNECTION LIMIT -1`);
   });
 
   it('cannot apply changes on the target to a table that forces row security', async () => {

@@ -25,7 +25,11 @@ beforeAll(async () => {
     await server.psql('postgres', 'CREATE ROLE blind LOGIN CREATEROLE; CREATE DATABASE dark');
     await server.psql('dark', 'CREATE TABLE t (id int PRIMARY KEY)');
   }
-  const plan = parsePlan({ maxTotalBytes: 0, tables: { include: ['t'], exclude: ['u'] } });
+  const plan = parsePlan({
+    maxTotalBytes: 0,
+    tables: { include: ['t'], exclude: ['u'] },
+    stop: { fence: 'read-only' },
+  });
   const sessions = { source: await open(source, 'source'), target: await open(target, 'target') };
   context = {
     ...sessions,

@@ -1,0 +1,47 @@
+import type { Plan } from '../domain/plan.ts';
+import type { Session } from '../postgres/connection.ts';
+import { quoteIdent } from '../postgres/identifier.ts';
+import type { DatabaseContext, Seen } from './check.ts';
+
+/** Besides the lanes: on the source holder, keeper and a look in between, on the target two that write down and look. */
+const OTHERS = { source: 3, target: 2 };
+
+/** Sessions that one database uses on either side, at most and at least; each more than the least is speed. */
+export function sessionsOf(plan: Plan, copies: boolean): Record<'source' | 'target', { most: number; least: number }> {
+  const { copy, index } = copies ? plan.parallelism : { copy: 0, index: 0 };
+  const one = copies ? 1 : 0;
+  return {
+    source: { most: OTHERS.source + copy, least: OTHERS.source + one },
+    target: { most: OTHERS.target + copy + index, least: OTHERS.target + 2 * one },
+  };
+}
+
+export const sourceConnectionLimit = ({ source, database, plan }: DatabaseContext): Promise<Seen[]> =>
+  connectionLimit(source, database, sessionsOf(plan, true).source);
+
+export const targetConnectionLimit = ({ target, database, plan }: DatabaseContext): Promise<Seen[]> =>
+  connectionLimit(target, database, sessionsOf(plan, true).target);
+
+/** A superuser is not bound by either limit. A database that is not there yet gets its limit last. */
+async function connectionLimit(
+  session: Session,
+  database: string,
+  { most, least }: { most: number; least: number },
+): Promise<Seen[]> {
+  const { limits } = await session.one<{ limits: { what: 'DATABASE' | 'ROLE'; name: string; limit: number }[] }>(
+    `SELECT coalesce(json_agg(l), '[]') AS limits FROM (
+       SELECT 'DATABASE' AS what, datname AS name, datconnlimit AS limit FROM pg_database WHERE datname = $1
+       UNION ALL
+       SELECT 'ROLE', rolname, rolconnlimit FROM pg_roles WHERE rolname = current_user
+     ) AS l WHERE l.limit >= 0 AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`,
+    [database],
+  );
+  return limits
+    .filter(({ limit }) => limit < most)
+    .map(({ what, name, limit }) => ({
+      object: quoteIdent(name),
+      message: `The ${what.toLowerCase()} is limited to ${limit} connections, and the copy of ${quoteIdent(database)} uses up to ${most}.`,
+      remedy: `ALTER ${what} ${quoteIdent(name)} CONNECTION LIMIT -1; -- or a smaller "parallelism"`,
+      severity: limit < least ? 'error' : 'warning',
+    }));
+}
