@@ -97,6 +97,19 @@ describe('a stop', () => {
     expect(await runActivity(f.steps.walAfterMark, [f.m])).toBe(bytes);
   });
 
+  test('waits for what the target has received and not applied', async () => {
+    const f = await streaming();
+    const lock = await f.open('target');
+    await lock.query('BEGIN; LOCK TABLE public.t IN ACCESS EXCLUSIVE MODE');
+    await f.source.query(WRITE);
+    const { markLsn } = await runActivity(f.steps.mark, [f.m]);
+    const drain = runInBackground(f.steps.waitForDrain, [f.m, markLsn]);
+    expect(await Promise.race([drain.ended, delay(3_000, 'waits')])).toBe('waits');
+    await lock.query('ROLLBACK');
+    await drain.ended;
+    expect(await countRows(f.target, 'public.t')).toBe(2);
+  });
+
   test('ends an apply worker that waits for a lock, and counts what it had in hand', async () => {
     const f = await streaming();
     const lock = await f.open('target');

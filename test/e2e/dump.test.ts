@@ -137,6 +137,11 @@ CREATE TABLE parent_0 PARTITION OF parent_rest FOR VALUES WITH (MODULUS 2, REMAI
 CREATE TABLE parent_1 PARTITION OF parent_rest FOR VALUES WITH (MODULUS 2, REMAINDER 1);
 INSERT INTO parent SELECT g, chr(97 + g % 3) FROM generate_series(1, 300) g;
 CREATE TABLE base (a int); CREATE TABLE child (b int) INHERITS (base); INSERT INTO base VALUES (1); INSERT INTO child VALUES (2, 3);
+CREATE TABLE audit (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, what text);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.audit (what) VALUES (TG_OP || NEW.id); RETURN NEW; END $$;
+CREATE TABLE hen (id int PRIMARY KEY, hatched_from int); CREATE TRIGGER noted BEFORE INSERT OR UPDATE ON hen FOR EACH ROW EXECUTE FUNCTION note();
+CREATE TABLE egg (id int PRIMARY KEY, laid_by int NOT NULL REFERENCES hen); ALTER TABLE hen ADD FOREIGN KEY (hatched_from) REFERENCES egg;
+INSERT INTO hen VALUES (1), (2); INSERT INTO egg VALUES (1, 2), (2, 1); UPDATE hen SET hatched_from = id;
 CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY); INSERT INTO unlogged VALUES (1), (2);
 CREATE TABLE toasted (id int PRIMARY KEY, external text STORAGE EXTERNAL, compressed text);
 INSERT INTO toasted SELECT g, repeat(md5(g::text), 3000), repeat('x', 100000) FROM generate_series(1, 20) g;

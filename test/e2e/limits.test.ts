@@ -75,7 +75,7 @@ function mostMemory(pid: number): number {
 
 describe('the limits of a worker', () => {
   test(
-    '2,000 tables leave fewer than 250 events in the history, and less than 350 MB',
+    '2,000 tables take fewer than 250 events of the history, 50 connections to the source, and 350 MB',
     async () => {
       const database = 'many_tables';
       await source.psql('postgres', `CREATE DATABASE ${database}`);
@@ -85,6 +85,8 @@ describe('the limits of a worker', () => {
       );
       await migrate([database], 'dump', async ({ client, id, worker }, report) => {
         expect(report.databases[0]).toMatchObject({ tables: 2000, rows: 2000 });
+        const sessions = `SELECT sessions FROM pg_stat_database WHERE datname = '${database}'`;
+        expect(Number(await source.psql('postgres', sessions))).toBeLessThan(50);
         expect((await readHistory(client, `${id}/${database}`)).events).toBeLessThan(250);
         expect(mostMemory(worker.pid)).toBeLessThan(350);
       });
