@@ -5,6 +5,8 @@ import { describe, expect, it } from 'vitest';
 import { projectRoot } from '../../lab/tools.ts';
 import { pgFlags } from '../../src/cli/pg-flags.ts';
 import { buildProgram } from '../../src/cli/program.ts';
+import { FAILURES } from '../../src/domain/failure.ts';
+import { hasEnded, PHASES } from '../../src/domain/phase.ts';
 import { parsePlan } from '../../src/domain/plan.ts';
 import { CHECKS } from '../../src/preflight/checks.ts';
 import { createSecrets } from '../../src/temporal/secrets.ts';
@@ -101,7 +103,19 @@ describe('the list of findings', () => {
   });
 });
 
+describe('the list of failures', () => {
+  it('has every type once, and no other', () => {
+    const types = tableBelow(OPERATIONS, 'Resolve').map(([type = '']) => codeSpans(type)[0]);
+    expect(types.sort()).toEqual(Object.keys(FAILURES).sort());
+  });
+});
+
 describe('README.md', () => {
+  it('has every phase in its order', () => {
+    const phases = tableBelow(README, 'How it works').map(([phase]) => phase);
+    expect(phases).toEqual(PHASES.filter((phase) => !hasEnded(phase)));
+  });
+
   it('has every field of the plan with its default', () => {
     const leaves = (value: unknown, name: string): [string, unknown][] =>
       typeof value === 'object' && value !== null && !Array.isArray(value)
