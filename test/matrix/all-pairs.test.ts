@@ -14,7 +14,7 @@ const targetOf = (major: number): Promise<PostgresServer> => {
   return server;
 };
 
-const table = new Map(SOURCES.map((source) => [source, {}]));
+const table = new Map<number, Record<string, string>>(SOURCES.map((source) => [source, {}]));
 
 afterAll(async () => {
   console.log('Seconds of a migration from the majors on the left to those on top:');
