@@ -2,6 +2,7 @@ import { applicationName, generationName, LEDGER_SCHEMA } from '../src/contract.
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
+import { dropExtras, provideExtras } from '../src/postgres/aiven-extras.ts';
 import { watchApply } from '../src/postgres/apply-watch.ts';
 import { endSessions } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
@@ -51,6 +52,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
       await onBoth(m, 'creating the subscription', async (source, target, names) => {
         await requireSealed(target);
         await requireSlotsOfTheSnapshots(source, target, names);
+        await provideExtras(target);
         for (const name of names) await subscribe(target, name, conninfo);
         await target.query(
           `UPDATE ${LEDGER_SCHEMA}.generation SET state = 'streaming' WHERE slot AND state = 'sealed'`,
@@ -192,6 +194,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
           await dropSlot(source, name);
           await dropPublication(source, name);
         }
+        await dropExtras(target);
         await endSessions(source, m.database, [applicationName(m.id, 'holder')]);
       });
     },

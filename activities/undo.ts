@@ -1,6 +1,7 @@
 import { applicationName, LEDGER_SCHEMA } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import type { Migration } from '../src/domain/migration.ts';
+import { dropExtras } from '../src/postgres/aiven-extras.ts';
 import { endSessions } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { isFenced, liftFence } from '../src/postgres/fence.ts';
@@ -58,7 +59,9 @@ async function unfence(deps: ActivityDeps, m: Migration, target: Session): Promi
 }
 
 async function dropOurLedger(target: Session, m: Migration): Promise<void> {
-  if (await isOurs(target, m)) await dropLedger(target);
+  if (!(await isOurs(target, m))) return;
+  await dropExtras(target);
+  await dropLedger(target);
 }
 
 async function isOurs(target: Session, m: Migration): Promise<boolean> {

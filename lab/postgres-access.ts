@@ -24,8 +24,12 @@ export interface PostgresAccess {
   psql(database: string, sql: string): Promise<string>;
 }
 
-export function postgresAccess(major: number, port: number, superuserPassword?: string): PostgresAccess {
-  const binDir = pgBin(major);
+export function postgresAccess(
+  major: number,
+  port: number,
+  superuserPassword?: string,
+  binDir: string = pgBin(major),
+): PostgresAccess {
   const libraries = (bin: string): { LD_LIBRARY_PATH: string } => ({ LD_LIBRARY_PATH: path.join(bin, '..', 'lib') });
   const env = libraries(binDir);
   const uri = (database = 'postgres', options: UriOptions = {}): string => {

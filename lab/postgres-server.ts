@@ -10,6 +10,8 @@ import { workDir } from './tools.ts';
 
 export interface StartPostgresOptions {
   major: number;
+  /** Default: what `.tools` has. A copy of that may have extensions of its own. */
+  binDir?: string;
   /** Of postgresql.conf, after ours. */
   settings?: Readonly<Record<string, string>>;
   /** Default: trust. */
@@ -67,7 +69,7 @@ export async function startPostgres(options: StartPostgresOptions): Promise<Post
   const password = options.password ?? (auth === 'trust' ? undefined : 'postgres');
   // A port that was free may be taken a moment later by somebody else; that is worth another try, if we chose it.
   for (let attempt = 1; ; attempt++) {
-    const access = postgresAccess(major, options.port ?? (await freePort()), password);
+    const access = postgresAccess(major, options.port ?? (await freePort()), password, options.binDir);
     const env = cleanEnv(access.env);
     const home = options.dataDir === undefined ? makeServerDir(path.join(workDir(), `pg${major}-`)) : undefined;
     const dataDir = options.dataDir ?? path.join(home ?? '', 'data');

@@ -1,5 +1,6 @@
 import { LEDGER_SCHEMA, NAME_PREFIX } from '../contract.ts';
 import type { Endpoint, Session } from '../postgres/connection.ts';
+import { dropExtras } from '../postgres/aiven-extras.ts';
 import { connect } from '../postgres/connection.ts';
 import { isFenced, liftFence } from '../postgres/fence.ts';
 import { readIdentity } from '../postgres/identity.ts';
@@ -90,7 +91,9 @@ export async function drop(endpoints: Endpoints, found: Found): Promise<void> {
       return inDatabase(endpoint, database, async (target) => {
         const owner = await findLedgerOwner(target);
         // A new migration may have begun here.
-        if (owner !== null && owner !== 'unreadable' && owner.id === id) await dropLedger(target);
+        if (owner === null || owner === 'unreadable' || owner.id !== id) return;
+        await dropExtras(target);
+        await dropLedger(target);
       });
   }
 }

@@ -119,7 +119,12 @@ export async function findUserObject(session: Session): Promise<string | null> {
     ],
     ['pg_proc', 'proname', made],
     ['pg_type', 'typname', `${made} AND typnamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_')`],
-    ['pg_namespace', 'nspname', `${made} AND nspname <> 'public' AND nspname !~ '^pg_'`],
+    // An extension whose control file names its schema makes that, but the schema is no part of it.
+    [
+      'pg_namespace',
+      'nspname',
+      `${made} AND nspname <> 'public' AND nspname !~ '^pg_' AND c.oid NOT IN (SELECT extnamespace FROM pg_extension)`,
+    ],
     ['pg_publication', 'pubname', made],
     ['pg_event_trigger', 'evtname', made],
     ['pg_foreign_data_wrapper', 'fdwname', made],

@@ -29,20 +29,32 @@ export async function applyLeniently(
   if (LINE_BY_LINE.includes(kind)) return eachStatement(target, label, sql, forgiven);
   const rest = sql.replace(OWNER, () => '\n');
   const owner = OWNER.exec(sql)?.[0] ?? '';
-  if (owner === '' && !isOptional(kind, label)) return null;
+  if (owner === '' && !isOptional(kind)) return null;
   const reason = rest.trim() === '' ? null : await tryStatement(target, rest, forgiven);
-  if (reason !== null) return isOptional(kind, label) ? [`${label} was left out: ${reason}`] : null;
+  if (reason !== null) return isOptional(kind) ? [`${label} was left out: ${reason}`] : null;
   if (owner === '') return [];
+  for (const statement of [owner, withSchemaLent(owner)])
+    if ((await tryStatement(target, statement, forgiven)) === null) return [];
   return [await reported(target, label, 'keeps another owner', owner, forgiven)].filter((warning) => warning !== null);
 }
 
 /**
- * What nothing else needs: a user mapping of a role that does not exist has no use, a managed server owns its extensions
- * itself, and event triggers and publications of whole schemas are for superusers.
+ * An owner needs CREATE on the schema. Who has it by a grant only gets that at the end, with all others; so it is lent.
+ * Where this succeeds there was none before, so none is taken away.
  */
-const isOptional = (kind: string, label: string): boolean =>
-  /^(USER MAPPING|EVENT TRIGGER|PUBLICATION|PUBLICATION TABLE|PUBLICATION TABLES IN SCHEMA)$/.test(kind) ||
-  (kind === 'COMMENT' && /^COMMENT (EXTENSION|EVENT TRIGGER|PUBLICATION) /.test(label));
+const withSchemaLent = (owner: string): string =>
+  owner.replace(
+    /^\n(ALTER (?:[A-Z]+ )+("(?:[^"]|"")+"|[^\s."(]+)\..* OWNER TO (.+));\n$/,
+    (_, alter: string, schema: string, role: string) =>
+      `GRANT CREATE ON SCHEMA ${schema} TO ${role}; ${alter}; REVOKE CREATE ON SCHEMA ${schema} FROM ${role};`,
+  );
+
+/**
+ * What nothing else needs: a user mapping of a role that does not exist has no use, event triggers and publications of
+ * whole schemas are for superusers, and comments for owners: a managed server owns its extensions and databases itself.
+ */
+const isOptional = (kind: string): boolean =>
+  /^(USER MAPPING|EVENT TRIGGER|PUBLICATION|PUBLICATION TABLE|PUBLICATION TABLES IN SCHEMA|COMMENT)$/.test(kind);
 
 /** Where `SET SESSION AUTHORIZATION` is refused, a grant loses its grantor, but it is made. */
 async function eachStatement(

@@ -88,8 +88,12 @@ export function stageEntry(entry: ArchiveEntry, facts: StagingFacts): StagedEntr
       sql: stored({ ...entry, sql }, facts),
     }));
   }
-  return [{ ...staged, stage: otherStage(entry), sql: stored(entry, facts) }];
+  return [{ ...staged, stage: otherStage(entry), sql: stored({ ...entry, sql: unlessThere(entry) }, facts) }];
 }
+
+/** The target was found empty, but for extensions: where a provider has put one in, the schema that it makes is there. */
+const unlessThere = ({ kind, sql }: ArchiveEntry): string =>
+  kind === 'SCHEMA' ? sql.replace(/^CREATE SCHEMA /, 'CREATE SCHEMA IF NOT EXISTS ') : sql;
 
 function isOfExcludedExtension({ kind, name }: ArchiveEntry, excluded: readonly string[]): boolean {
   if (kind === 'EXTENSION') return excluded.includes(name);

@@ -1,8 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { MigrationError } from '../domain/failure.ts';
 import { LIMITS } from '../domain/limits.ts';
 import type { Session } from './connection.ts';
-import { quoteIdent, quoteLiteral } from './identifier.ts';
 import { runSecretly } from './secret-statement.ts';
+import { sqlstateOf } from './sqlstate.ts';
+import { subscriptionCommands } from './subscription-commands.ts';
+
+const INSUFFICIENT_PRIVILEGE = '42501';
 
 /** Subscribes to slot and publication of the same name, without copying: the rows are there. */
 export async function createSubscription(target: Session, name: string, conninfo: string): Promise<void> {
@@ -11,17 +15,13 @@ export async function createSubscription(target: Session, name: string, conninfo
       WHERE subname = $1 AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())`,
     [name],
   );
+  const commands = await subscriptionCommands(target);
   if (existing === undefined) {
     await target.transaction(async () => {
-      const refused = await runSecretly(
-        target,
-        `format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %1$I WITH (create_slot = false, slot_name = %1$I, copy_data = false)',
-                ${quoteLiteral(name)}, current_setting('pgtransit.hidden'))`,
-        conninfo,
-      );
+      const refused = await runSecretly(target, commands.create(name), conninfo);
       if (refused !== null) throw Object.assign(new Error(refused.message), { code: refused.sqlstate });
     });
-  } else if (!existing.enabled) await target.query(`ALTER SUBSCRIPTION ${quoteIdent(name)} ENABLE`);
+  } else if (!existing.enabled) await target.query(commands.enable(name));
 }
 
 /**
@@ -45,20 +45,40 @@ export async function appliedLsn(target: Session, name: string): Promise<string>
  * between two transactions; one that does not come to that is ended, and what it had in hand stays in the slot.
  */
 export async function disableSubscriptions(target: Session, names: readonly string[]): Promise<void> {
-  for (const name of names) await target.query(`ALTER SUBSCRIPTION ${quoteIdent(name)} DISABLE`);
+  const commands = await subscriptionCommands(target);
+  for (const name of names) await target.query(commands.disable(name));
   for (const patientUntil = Date.now() + LIMITS.workerPatienceMs; ; await delay(LIMITS.drainPollMs)) {
     const working = await target.query<{ pid: number }>(
       'SELECT pid FROM pg_stat_subscription WHERE subname = ANY ($1) AND pid IS NOT NULL',
       [names],
     );
     if (working.length === 0) return;
-    if (Date.now() > patientUntil)
-      for (const { pid } of working) await target.query('SELECT pg_terminate_backend($1)', [pid]);
+    if (Date.now() > patientUntil) for (const { pid } of working) await endWorker(target, pid);
+  }
+}
+
+/** One that a superuser owns only a superuser may end; then what it waits for has to end. */
+async function endWorker(target: Session, pid: number): Promise<void> {
+  try {
+    await target.query('SELECT pg_terminate_backend($1)', [pid]);
+  } catch (error) {
+    if (sqlstateOf(error) !== INSUFFICIENT_PRIVILEGE) throw error;
+    const { blockers } = await target.one<{ blockers: string }>(
+      `SELECT coalesce(nullif(array_to_string(pg_blocking_pids($1), ', '), ''), 'none that is known') AS blockers`,
+      [pid],
+    );
+    throw new MigrationError(
+      'PrivilegeMissing',
+      `The apply worker on the target, backend ${pid}, does not come to the end of what it has in hand, and our role ` +
+        `may not end it. It waits for these backends: ${blockers}.`,
+      { next: 'End those backends on the target, or let a superuser end the worker, then resolve with retry.' },
+    );
   }
 }
 
 export async function enableSubscriptions(target: Session, names: readonly string[]): Promise<void> {
-  for (const name of names) await target.query(`ALTER SUBSCRIPTION ${quoteIdent(name)} ENABLE`);
+  const commands = await subscriptionCommands(target);
+  for (const name of names) await target.query(commands.enable(name));
 }
 
 /**
@@ -66,9 +86,7 @@ export async function enableSubscriptions(target: Session, names: readonly strin
  * even one that waits for a lock, which disabling alone would wait for.
  */
 export async function dropSubscription(target: Session, name: string): Promise<void> {
-  await target.query(`ALTER SUBSCRIPTION ${quoteIdent(name)} DISABLE`);
-  await target.query(`ALTER SUBSCRIPTION ${quoteIdent(name)} SET (slot_name = NONE)`);
-  await target.query(`DROP SUBSCRIPTION IF EXISTS ${quoteIdent(name)}`);
+  for (const command of (await subscriptionCommands(target)).drop(name)) await target.query(command);
 }
 
 export interface SubscriptionHealth {

@@ -14,10 +14,11 @@ import * as identity from './replica-identity.ts';
 import * as reproducible from './reproducible.ts';
 import * as removed from './removed.ts';
 import * as roles from './roles.ts';
-import * as reserved from './superuser-objects.ts';
 import * as sessions from './sessions.ts';
 import * as slots from './slot-limits.ts';
 import * as settings from './source-settings.ts';
+import * as subscribing from './subscribing.ts';
+import * as reserved from './superuser-objects.ts';
 import * as target from './target.ts';
 import * as timeouts from './timeouts.ts';
 
@@ -66,8 +67,8 @@ export const CHECKS: readonly Check[] = [
   { ...cluster, code: 'source-in-recovery', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'asking whether the server is a standby', run: connections.sourceInRecovery },
   { ...cluster, code: 'wal-level', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'reading wal_level', run: settings.walLevel },
   { ...cluster, code: 'replication-attribute', ...error, ...onSource, ...replication, ...decides, title: 'reading what our role may do', run: privileges.replicationAttribute },
-  { ...cluster, code: 'create-subscription', ...error, ...onTarget, ...replication, ...decides, title: 'reading what our role may do', run: privileges.createSubscription },
-  { ...cluster, code: 'subscription-password', ...error, ...onTarget, ...replication, ...decides, title: 'reading what our role may do', run: privileges.subscriptionPassword },
+  { ...cluster, code: 'create-subscription', ...error, ...onTarget, ...replication, ...decides, title: 'reading what our role may do', run: subscribing.createSubscription },
+  { ...cluster, code: 'subscription-password', ...error, ...onTarget, ...replication, ...decides, title: 'reading what our role may do', run: subscribing.subscriptionPassword },
   { ...cluster, code: 'replication-slots', ...error, ...onSource, ...replication, ...cheap, title: 'counting free replication slots', run: settings.freeSlots },
   { ...cluster, code: 'wal-senders', ...error, ...onSource, ...replication, ...cheap, title: 'counting free WAL senders', run: settings.freeWalSenders },
   { ...cluster, code: 'apply-workers', ...error, ...onTarget, ...replication, title: 'counting free apply workers', run: target.applyWorkers },
@@ -99,7 +100,8 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'row-security', ...error, ...onSource, ...copy, title: 'asking whether policies hide rows', run: privileges.rowSecurity },
   { ...database, code: 'table-owner', ...error, ...onSource, ...replication, ...decides, title: 'reading owners', run: privileges.tableOwner },
   { ...database, code: 'create-publication', ...error, ...onSource, ...replication, ...decides, title: 'reading privileges', run: privileges.createPublication },
-  { ...database, code: 'forced-row-security', ...error, ...onTarget, ...replication, ...decides, title: 'looking for forced row security', run: privileges.forcedRowSecurity },
+  { ...database, code: 'create-subscription', ...error, ...onTarget, ...replication, ...decides, title: 'looking for aiven_extras', run: subscribing.extrasInDatabase },
+  { ...database, code: 'forced-row-security', ...error, ...onTarget, ...replication, ...decides, title: 'looking for forced row security', run: subscribing.forcedRowSecurity },
 
   { ...database, code: 'fence', ...error, ...onSource, ...replication, title: 'reading privileges', run: fence.fenceRights },
   { ...database, code: 'fence-superuser', ...warning, ...onSource, ...replication, title: 'looking for sessions of superusers', run: fence.superuserSessions },

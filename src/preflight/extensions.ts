@@ -107,6 +107,12 @@ async function creatableExtensions(target: Session): Promise<(name: string) => b
   return (name) => cloud || allowed.has(name.toLowerCase());
 }
 
+/** Whether our role may make this one extension in a database of its own. */
+export async function mayCreateExtension(target: Session, name: string): Promise<boolean> {
+  const [found] = await readAvailable(target, [name], false);
+  return found !== undefined && (!found.superuser || (await creatableExtensions(target))(name));
+}
+
 export async function languages({ source, target }: DatabaseContext): Promise<Seen[]> {
   const used = await source.query<{ name: string }>(
     `SELECT lanname AS name FROM pg_language l

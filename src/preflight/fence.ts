@@ -8,10 +8,10 @@ export async function fenceRights({ source, plan, database }: DatabaseContext): 
   const own = await readOwnRole(source);
   if (own.superuser) return [];
   const me = quoteIdent(own.name);
-  const has = await source.one<{ owner: string; owns: boolean; sees: boolean; ends: boolean }>(
-    `SELECT pg_get_userbyid(datdba) AS owner, pg_has_role(datdba, 'USAGE') AS owns,
+  const has = await source.one<{ owner: string; superuser: boolean; owns: boolean; sees: boolean; ends: boolean }>(
+    `SELECT rolname AS owner, rolsuper AS superuser, pg_has_role(datdba, 'USAGE') AS owns,
             pg_has_role('pg_read_all_stats', 'USAGE') AS sees, pg_has_role('pg_signal_backend', 'USAGE') AS ends
-       FROM pg_database WHERE datname = current_database()`,
+       FROM pg_database JOIN pg_roles r ON r.oid = datdba WHERE datname = current_database()`,
   );
   const seen: Seen[] = [];
   const object = quoteIdent(database);
@@ -19,7 +19,8 @@ export async function fenceRights({ source, plan, database }: DatabaseContext): 
     seen.push({
       object,
       message: `The plan fences the source, and only the owner of the database, ${quoteIdent(has.owner)}, may make it read-only.`,
-      remedy: `ALTER DATABASE ${object} OWNER TO ${me};`,
+      // Membership in a superuser is more than anybody should get for this.
+      remedy: has.superuser ? `ALTER DATABASE ${object} OWNER TO ${me};` : `GRANT ${quoteIdent(has.owner)} TO ${me};`,
     });
   const lacking = [...(has.sees ? [] : ['pg_read_all_stats']), ...(has.ends ? [] : ['pg_signal_backend'])];
   if (lacking.length > 0)

@@ -75,46 +75,6 @@ export async function createRoles({ target }: ClusterContext): Promise<Seen[]> {
   ];
 }
 
-/** pg_create_subscription came with 16; before, only a superuser or what a provider puts in its place. */
-export async function createSubscription({ target }: ClusterContext): Promise<Seen[]> {
-  const role = await readOwnRole(target);
-  if (isAdministrator(role)) return [];
-  const name = quoteIdent(role.name);
-  if (target.version >= 160000) {
-    const sql = `SELECT pg_has_role('pg_create_subscription', 'USAGE') AS may`;
-    if ((await target.one<{ may: boolean }>(sql)).may) return [];
-    return [
-      {
-        object: name,
-        message: `Role ${name} may not create a subscription on the target.`,
-        remedy: `GRANT pg_create_subscription TO ${name};`,
-      },
-    ];
-  }
-  return [
-    {
-      object: name,
-      message: `Role ${name} may not create a subscription on the target: before PostgreSQL 16, only a superuser may.`,
-      remedy: `ALTER ROLE ${name} SUPERUSER; -- or set "method" to "dump".`,
-    },
-  ];
-}
-
-/** A subscription whose owner is no superuser must log in to the source with a password (manual, 29.11). */
-export async function subscriptionPassword({ target, sourceForTarget }: ClusterContext): Promise<Seen[]> {
-  const role = await readOwnRole(target);
-  const { password, passfile } = sourceForTarget;
-  // What a passfile says depends on the database; the trial subscription of each one finds out.
-  if (role.superuser || password !== undefined || passfile !== undefined) return [];
-  return [
-    {
-      object: quoteIdent(role.name),
-      message: `Role ${quoteIdent(role.name)} is no superuser on the target, so its subscription must give the source a password, and the connection to the source has none.`,
-      remedy: 'Give the source URI in the worker\'s environment a password, or name one in "sourceForTarget".',
-    },
-  ];
-}
-
 const me = async (session: Session): Promise<string> =>
   quoteIdent((await session.one<{ name: string }>('SELECT current_user AS name')).name);
 
@@ -201,22 +161,6 @@ export async function rowSecurity({ source, tables }: DatabaseContext): Promise<
   }));
 }
 
-/** From 16 on, changes are applied as the table's owner, whom only FORCE subjects to the table's policies. */
-export async function forcedRowSecurity({ source, target, tables }: DatabaseContext): Promise<Seen[]> {
-  const role = await readOwnRole(target);
-  if (role.superuser || role.bypassrls) return [];
-  const rows = await source.query<Named>(
-    `SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-      WHERE c.oid = ANY ($1::oid[]) AND c.relrowsecurity AND c.relforcerowsecurity ORDER BY 1, 2`,
-    [tables.filter(isPublished).map(({ oid }) => oid)],
-  );
-  return rows.map((row) => ({
-    object: displayName(row.schema, row.name),
-    message: `The table forces row security on its owner, so ${quoteIdent(role.name)}, who is no superuser on the target, cannot apply changes to it.`,
-    remedy: `ALTER TABLE ${quoteName(row.schema, row.name)} NO FORCE ROW LEVEL SECURITY; -- on the source; or give the role on the target BYPASSRLS`,
-  }));
-}
-
 export async function tableOwner({ source, tables }: DatabaseContext): Promise<Seen[]> {
   const rows = await source.query<Named & { owner: string; superuser: boolean }>(
     `SELECT n.nspname AS schema, c.relname AS name, r.rolname AS owner, r.rolsuper AS superuser
@@ -249,16 +193,34 @@ export async function createPublication({ source, database }: DatabaseContext): 
   ];
 }
 
-export async function createInTarget({ target, targetExists, database }: DatabaseContext): Promise<Seen[]> {
+/** In a database that is somebody else's; in one that we make, all of this is ours. */
+export async function createInTarget({ source, target, targetExists, database }: DatabaseContext): Promise<Seen[]> {
   if (!targetExists) return [];
-  const sql = `SELECT has_database_privilege(current_database(), 'CREATE') AS may`;
-  if ((await target.one<{ may: boolean }>(sql)).may) return [];
   const name = await me(target);
+  const { may } = await target.one<{ may: boolean }>(
+    `SELECT has_database_privilege(current_database(), 'CREATE') AS may`,
+  );
+  const used = await source.query<{ name: string }>(
+    `SELECT n.nspname AS name FROM pg_namespace n
+      WHERE ${USER_SCHEMA} AND EXISTS (SELECT FROM pg_class c
+        WHERE c.relnamespace = n.oid AND NOT ${ofExtension('pg_class', 'c.oid')})`,
+  );
+  const closed = await target.query<{ name: string }>(
+    `SELECT nspname AS name FROM pg_namespace WHERE nspname = ANY ($1) AND NOT has_schema_privilege(oid, 'CREATE') ORDER BY 1`,
+    [used.map((schema) => schema.name)],
+  );
+  const schemas = closed.map((schema) => ({
+    object: quoteIdent(schema.name),
+    message: `${name} may not create anything in the schema, which is there on the target already.`,
+    remedy: `GRANT CREATE ON SCHEMA ${quoteIdent(schema.name)} TO ${name};`,
+  }));
+  if (may) return schemas;
   return [
     {
       object: quoteIdent(database),
       message: `${name} may not create schemas in the database.`,
       remedy: `GRANT CREATE ON DATABASE ${quoteIdent(database)} TO ${name};`,
     },
+    ...schemas,
   ];
 }

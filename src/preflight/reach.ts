@@ -7,6 +7,7 @@ import { hostsOf } from '../postgres/hosts.ts';
 import { quoteIdent } from '../postgres/identifier.ts';
 import { runSecretly } from '../postgres/secret-statement.ts';
 import { redact, sqlstateOf } from '../postgres/sqlstate.ts';
+import { maySubscribe, readExtras } from '../postgres/subscription-commands.ts';
 import { subscriptionConnInfo } from '../postgres/subscription-conninfo.ts';
 import type { DatabaseContext, Seen } from './check.ts';
 import { shellQuote } from './shell.ts';
@@ -88,16 +89,16 @@ async function trySubscription(target: Session, conninfo: string, seconds: numbe
   }
 }
 
-/** Where it is installed: an ordinary connection, which proves the same but for the REPLICATION attribute. */
+/**
+ * Where dblink is to be had: an ordinary connection, which proves the same but for the REPLICATION attribute. What had to
+ * be made for it is rolled back.
+ */
 async function tryDblink(target: Session, conninfo: string): Promise<Outcome> {
+  await target.query('BEGIN READ WRITE');
   try {
-    const [found] = await target.query<{ schema: string }>(
-      `SELECT n.nspname AS schema FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'dblink'`,
-    );
-    if (found === undefined) return 'forbidden';
-    const dblink = (name: string) => `${quoteIdent(found.schema)}.${name}`;
-    await target.query(`SELECT ${dblink('dblink_connect')}('pgtransit', $1)`, [conninfo]);
-    await target.query(`SELECT ${dblink('dblink_disconnect')}('pgtransit')`);
+    const dblink = await findDblink(target);
+    if (dblink === null) return 'forbidden';
+    await target.query(`SELECT FROM ${dblink}($1, 'SELECT true') AS d (reached bool)`, [conninfo]);
     return 'reached';
   } catch (error) {
     const state = sqlstateOf(error);
@@ -106,7 +107,22 @@ async function tryDblink(target: Session, conninfo: string): Promise<Outcome> {
     if (state === null || !(error instanceof Error) || !['08001', '2F003'].includes(state)) throw error;
     const { detail } = error as Error & { detail?: string };
     return { refusal: `${error.message}${detail === undefined ? '' : `: ${detail}`}` };
+  } finally {
+    await target.query('ROLLBACK').catch(() => target.destroy());
   }
+}
+
+/** Of the extension dblink, or what aiven_extras has of it. */
+async function findDblink(target: Session): Promise<string | null> {
+  const { available, installed } = await readExtras(target);
+  if (available && !installed && !(await maySubscribe(target))) await target.query('CREATE EXTENSION aiven_extras');
+  const [found] = await target.query<{ name: string }>(
+    `SELECT p.oid::regproc::text AS name FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+       JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid AND d.deptype = 'e'
+      WHERE (e.extname, p.proname) IN (('dblink', 'dblink'), ('aiven_extras', 'dblink_record_execute'))
+        AND pg_get_function_identity_arguments(p.oid) = 'text, text' AND has_schema_privilege(p.pronamespace, 'USAGE') LIMIT 1`,
+  );
+  return found?.name ?? null;
 }
 
 const withoutPassword = (info: ConnInfo): ConnInfo =>

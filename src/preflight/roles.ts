@@ -2,7 +2,7 @@ import type { Session } from '../postgres/connection.ts';
 import { quoteIdent, quoteLiteral } from '../postgres/identifier.ts';
 import type { Role } from '../postgres/role.ts';
 import { readRoleNames, readRoles, settingSql, splitList } from '../postgres/role.ts';
-import { USER_SCHEMA } from './catalog.ts';
+import { ofExtension, USER_SCHEMA } from './catalog.ts';
 import type { ClusterContext, DatabaseContext, Seen } from './check.ts';
 import { readOwnRole } from './privileges.ts';
 
@@ -96,8 +96,8 @@ export async function owners({ source, target, plan, database }: DatabaseContext
   if (!plan.owners || own.superuser) return [];
   const names = (await readOwners(source)).filter((name) => name !== own.name);
   const privilege = target.version >= 160000 ? 'SET' : 'MEMBER';
-  const there = await target.query<{ name: string; may: boolean }>(
-    `SELECT rolname AS name, pg_has_role(oid, '${privilege}') AS may FROM pg_roles WHERE rolname = ANY ($1)`,
+  const there = await target.query<{ name: string; superuser: boolean; may: boolean }>(
+    `SELECT rolname AS name, rolsuper AS superuser, pg_has_role(oid, '${privilege}') AS may FROM pg_roles WHERE rolname = ANY ($1)`,
     [names],
   );
   const me = quoteIdent(own.name);
@@ -112,13 +112,22 @@ export async function owners({ source, target, plan, database }: DatabaseContext
           known === undefined
             ? `The role, which owns objects in database ${quoteIdent(database)}, will not be there on the target; they will belong to ${me}.`
             : `On the target, ${me} may not SET ROLE to the role, which owns objects in database ${quoteIdent(database)}; they will belong to ${me}.`,
-        remedy: `${known === undefined ? `CREATE ROLE ${quoteIdent(name)}; ` : ''}GRANT ${quoteIdent(name)} TO ${me}; -- on the target`,
+        remedy: ownerRemedy(quoteIdent(name), me, known, plan.roles.exclude.includes(name)),
       },
     ];
   });
 }
 
-/** pg_shdepend does not note what belongs to the bootstrap superuser. */
+function ownerRemedy(name: string, me: string, known: { superuser: boolean } | undefined, excluded: boolean): string {
+  // Membership in a superuser is more than anybody should get for this.
+  if (known?.superuser === true) return 'After the migration, let a superuser give them back on the target.';
+  if (known !== undefined) return `GRANT ${name} TO ${me}; -- on the target`;
+  return excluded
+    ? `CREATE ROLE ${name}; GRANT ${name} TO ${me}; -- on the target`
+    : `ALTER ROLE ${me} CREATEROLE; -- on the target; then the migration makes the role`;
+}
+
+/** pg_shdepend does not note what belongs to the bootstrap superuser, as what trusted extensions make does. */
 const readOwners = async (source: Session): Promise<string[]> =>
   (
     await source.query<{ name: string }>(
@@ -127,8 +136,10 @@ const readOwners = async (source: Session): Promise<string[]> =>
          UNION SELECT refobjid FROM pg_shdepend
                 WHERE deptype = 'o' AND refclassid = 'pg_authid'::regclass
                   AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-         UNION SELECT c.relowner FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE ${USER_SCHEMA}
-         UNION SELECT p.proowner FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE ${USER_SCHEMA})
+         UNION SELECT c.relowner FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE ${USER_SCHEMA} AND NOT ${ofExtension('pg_class', 'c.oid')}
+         UNION SELECT p.proowner FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+                WHERE ${USER_SCHEMA} AND NOT ${ofExtension('pg_proc', 'p.oid')})
        ORDER BY 1`,
     )
   ).map(({ name }) => name);

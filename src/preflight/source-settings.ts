@@ -93,8 +93,9 @@ export async function preparedTransactions({ source, replication }: ClusterConte
 const LONG_TRANSACTION = '10 seconds';
 
 export async function longTransactions({ source }: ClusterContext): Promise<Seen[]> {
-  const { all } = await source.one<{ all: boolean }>(
-    `SELECT pg_has_role('pg_read_all_stats', 'USAGE') OR current_setting('is_superuser')::bool AS all`,
+  const { me, all } = await source.one<{ me: string; all: boolean }>(
+    `SELECT current_user AS me,
+            pg_has_role('pg_read_all_stats', 'USAGE') OR current_setting('is_superuser')::bool AS all`,
   );
   const rows = await source.query<{ pid: number; user: string; database: string; seconds: number; query: string }>(
     `SELECT pid, usename AS user, datname AS database, left(query, 80) AS query,
@@ -113,7 +114,7 @@ export async function longTransactions({ source }: ClusterContext): Promise<Seen
       unknown: true,
       message:
         "Long transactions of other roles cannot be seen without the role's membership in pg_read_all_stats; slot creation waits for them.",
-      remedy: 'GRANT pg_read_all_stats TO the role of the source connection.',
+      remedy: `GRANT pg_read_all_stats TO ${quoteIdent(me)};`,
     });
   return seen;
 }

@@ -80,12 +80,12 @@ async function settings(source: Session, target: Session): Promise<Seen[]> {
        FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) AS c
       WHERE d.datname = current_database()
      UNION ALL
-     SELECT split_part(c, '=', 1), 'function ' || p.oid::regprocedure, true FROM pg_proc p, unnest(p.proconfig) AS c
+     SELECT split_part(c, '=', 1), 'FUNCTION ' || p.oid::regprocedure, true FROM pg_proc p, unnest(p.proconfig) AS c
       WHERE p.oid >= ${FIRST_NORMAL_OID}
         AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e')`,
   );
   const refused = await target.query<{ name: string }>(
-    `SELECT name FROM pg_settings WHERE name = ANY ($1) AND context = 'superuser'
+    `SELECT name FROM pg_settings WHERE name = ANY ($1) AND context LIKE 'superuser%'
         ${target.version >= 150000 ? `AND NOT has_parameter_privilege(name, 'SET')` : ''}`,
     [used.map(({ name }) => name)],
   );
@@ -94,7 +94,7 @@ async function settings(source: Session, target: Session): Promise<Seen[]> {
     .map(({ name, owner, needed }): Seen => {
       const message = `It sets ${name}, which only a superuser of the target may`;
       return needed
-        ? { object: owner, message: `${message}.`, remedy: `ALTER FUNCTION … RESET ${name}; -- on the source` }
+        ? { object: owner, message: `${message}.`, remedy: `ALTER ${owner} RESET ${name}; -- on the source` }
         : { severity: 'warning', object: owner, message: `${message}: the setting will be left out.` };
     });
 }

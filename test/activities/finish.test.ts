@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import type { SchemaFixture, SchemaFixtureOptions } from '../support/schema-fixture.ts';
 import { schemaFixture } from '../support/schema-fixture.ts';
+import { createDatabase, useServer } from '../support/servers.ts';
 
 let fixture: SchemaFixture | undefined;
 afterEach(async () => {
@@ -74,6 +75,45 @@ describe('finish', () => {
     const { warnings } = await f.finish();
     expect(warnings.join()).toContain(role);
     expect(await f.to.psql(f.m.database, 'SHOW work_mem')).toBe('9MB');
+  });
+
+  test('leaves out what only a superuser or the owner of the database may make or say, and tells each', async () => {
+    const role = `maker_${Date.now()}`;
+    await (await useServer(18)).psql('postgres', `CREATE ROLE ${role} LOGIN`);
+    fixture = await schemaFixture({
+      targetRole: role,
+      plan: { owners: false },
+      sql: `CREATE TABLE t (id int PRIMARY KEY);
+        CREATE FUNCTION see() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$;
+        CREATE EVENT TRIGGER watch ON sql_drop EXECUTE FUNCTION see(); COMMENT ON EVENT TRIGGER watch IS 'who dropped it';
+        CREATE PUBLICATION everything FOR ALL TABLES; COMMENT ON PUBLICATION everything IS 'for the warehouse';
+        CREATE PUBLICATION whole FOR TABLES IN SCHEMA public; CREATE PUBLICATION one FOR TABLE t;
+        DO $$ BEGIN EXECUTE format('COMMENT ON DATABASE %I IS %L', current_database(), 'mine'); END $$;`,
+    });
+    const f = fixture;
+    await createDatabase(f.to.uri(), f.m.database);
+    await f.to.psql(
+      f.m.database,
+      `GRANT CREATE ON DATABASE ${f.m.database} TO ${role}; GRANT ALL ON SCHEMA public TO ${role}`,
+    );
+    await f.createDatabase();
+    await f.copySchema();
+    await f.restoreConstraints();
+    const { warnings } = await f.readReport();
+    const ended = await f.finish();
+    expect([...warnings, ...ended.warnings].map((warning) => warning.split(':')[0])).toEqual([
+      'PUBLICATION everything was left out',
+      'COMMENT PUBLICATION everything was left out',
+      'PUBLICATION TABLES IN SCHEMA public.whole public was left out',
+      `COMMENT DATABASE ${f.m.database} was left out`,
+      'EVENT TRIGGER watch was left out',
+      'COMMENT EVENT TRIGGER watch was left out',
+    ]);
+    expect(await f.to.psql(f.m.database, `SELECT string_agg(pubname, ' ' ORDER BY 1) FROM pg_publication`)).toBe(
+      'one whole',
+    );
+    expect(await ledgerIsGone(f)).toBe('t');
+    await f.to.psql(f.m.database, `DROP OWNED BY ${role}; DROP ROLE ${role}`);
   });
 
   test('analyzes what never was, and a table that cannot be is a warning', async () => {

@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
+import pg from 'pg';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { PostgresAccess } from '../../lab/postgres-access.ts';
 import { createDatabase, useServer } from '../support/servers.ts';
 import { DUMP, REPLICATION, usePair } from './preflight-liars.ts';
-import type { Servers } from './preflight-support.ts';
+import type { PlanInput, Servers } from './preflight-support.ts';
 import { errorsOf, inspectCluster, inspectDatabase, withCode } from './preflight-support.ts';
 
 let source: PostgresAccess;
@@ -209,6 +210,102 @@ describe('a role that is no superuser', () => {
     expect(await found()).toEqual([]);
   });
 
+  it('is told what it cannot make on the target, before the server refuses it', async () => {
+    const made: [string, string][] = [
+      [
+        `CREATE FUNCTION c() RETURNS trigger LANGUAGE c AS '$libdir/refint', 'check_primary_key'`,
+        'function public.c()',
+      ],
+      [
+        `CREATE FUNCTION leak(a int) RETURNS bool LEAKPROOF LANGUAGE sql AS 'SELECT true'`,
+        'function public.leak(integer)',
+      ],
+      [
+        'CREATE AGGREGATE agg (bigint) (SFUNC = int8_avg_accum, STYPE = internal, FINALFUNC = numeric_poly_sum)',
+        'aggregate public.agg(bigint)',
+      ],
+      [
+        `CREATE FUNCTION b_in(cstring) RETURNS b LANGUAGE internal AS 'int4in'`,
+        'function public.b_in(pg_catalog.cstring)',
+      ],
+      [`CREATE FUNCTION b_out(b) RETURNS cstring LANGUAGE internal AS 'int4out'`, 'function public.b_out(public.b)'],
+      ['CREATE TYPE b (INPUT = b_in, OUTPUT = b_out, LIKE = int)', 'type public.b'],
+      ['CREATE CAST (json AS bytea) WITHOUT FUNCTION', 'cast (json AS pg_catalog.bytea)'],
+      ['CREATE OPERATOR FAMILY family USING btree', 'operator family public.family USING btree'],
+      [
+        'CREATE OPERATOR CLASS class FOR TYPE int USING hash AS OPERATOR 1 =, FUNCTION 1 hashint4(int)',
+        'operator class public.class USING hash',
+      ],
+      [
+        'CREATE TEXT SEARCH PARSER parser (START = prsd_start, GETTOKEN = prsd_nexttoken, END = prsd_end, LEXTYPES = prsd_lextype)',
+        'text search parser public.parser',
+      ],
+      ['CREATE TEXT SEARCH TEMPLATE template (LEXIZE = dsimple_lexize)', 'text search template public.template'],
+      ['CREATE ACCESS METHOD method TYPE TABLE HANDLER heap_tableam_handler', 'access method method'],
+      ['CREATE LANGUAGE tongue HANDLER plpgsql_call_handler', 'language tongue'],
+      ['CREATE FOREIGN DATA WRAPPER wrapper', 'foreign-data wrapper wrapper'],
+      ['CREATE SERVER far FOREIGN DATA WRAPPER wrapper', 'server "far"'],
+      [
+        `CREATE FUNCTION sets() RETURNS int LANGUAGE sql SET log_statement = 'none' AS 'SELECT 1'`,
+        'FUNCTION public.sets()',
+      ],
+    ];
+    const database = await newDatabase(made.map(([sql]) => sql).join('; '));
+    const found = async (to: string) =>
+      withCode((await inspectDatabase({ ...servers, target: to }, database, DUMP)).findings, 'superuser-object');
+    const findings = await found(as(target));
+    expect(findings.map(({ object }) => object).sort()).toEqual(made.map(([, object]) => object).sort());
+    for (const finding of findings) expect(finding).toMatchObject({ severity: 'error', database });
+    expect(await found(target.uri())).toEqual([]);
+
+    // What the type consists of is there already, as is the wrapper: each statement is refused for its own sake.
+    await createDatabase(target.uri(), database);
+    const needed = made.filter(([, object]) => /public\.b_|wrapper/.test(object)).map(([sql]) => sql);
+    await target.psql(database, `GRANT ALL ON SCHEMA public TO ${role}; ${needed.join('; ')}`);
+    for (const [sql] of made)
+      await expect(target.psql(database, `SET ROLE ${role}; ${sql}`)).rejects.toThrow(
+        /permission denied|superuser|must be owner|data type cannot be internal/i,
+      );
+  });
+
+  it('is told what will be left out on the target, because only superusers make it', async () => {
+    const database = await newDatabase(`CREATE TABLE t (id int PRIMARY KEY);
+      CREATE FUNCTION e() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER watch ON sql_drop EXECUTE FUNCTION e();
+      CREATE PUBLICATION everything FOR ALL TABLES; CREATE PUBLICATION whole FOR TABLES IN SCHEMA public; CREATE PUBLICATION one FOR TABLE t;
+      ALTER DATABASE :"DBNAME" SET log_statement = 'ddl'; ALTER DATABASE :"DBNAME" SET work_mem = '8MB'`);
+    const look = async (to: string) =>
+      withCode((await inspectDatabase({ ...servers, target: to }, database, DUMP)).findings, 'superuser-object');
+    expect((await look(as(target))).map(({ object, severity }) => [object, severity])).toEqual([
+      ['event trigger watch', 'warning'],
+      ['publication everything', 'warning'],
+      ['publication whole', 'warning'],
+      [`database ${database}`, 'warning'],
+    ]);
+    expect(await look(target.uri())).toEqual([]);
+  });
+
+  it('may not fence a database that is not its own, nor end the sessions of others, and is told how it may', async () => {
+    const database = await newDatabase('CREATE TABLE t (id int PRIMARY KEY)');
+    const both = { ...servers, source: as(source) };
+    const plan = { ...REPLICATION, stop: { fence: 'read-only' } };
+    const look = async (asked: PlanInput, code = 'fence') =>
+      withCode((await inspectDatabase(both, database, asked)).findings, code);
+    expect(await look(REPLICATION)).toEqual([]);
+    const found = await look(plan);
+    expect(found.map(({ severity, object, remedy }) => [severity, object, remedy])).toEqual([
+      ['error', `"${database}"`, `ALTER DATABASE "${database}" OWNER TO "${role}";`],
+      ['error', `"${database}"`, `GRANT pg_read_all_stats, pg_signal_backend TO "${role}";`],
+    ]);
+    for (const { remedy } of found) await source.psql(database, remedy ?? '');
+    expect(await look(plan)).toEqual([]);
+    const client = new pg.Client({ connectionString: source.uri(database) });
+    await client.connect();
+    expect(await look(plan, 'fence-superuser')).toMatchObject([{ severity: 'warning', object: `"${database}"` }]);
+    expect(await look(REPLICATION, 'fence-superuser')).toEqual([]);
+    await client.end();
+    await source.psql('postgres', `REVOKE pg_read_all_stats, pg_signal_backend FROM ${role}`);
+  });
+
   it('may not create schemas in a database of the target that belongs to somebody else', async () => {
     const database = await newDatabase();
     await createDatabase(target.uri(), database);
@@ -217,6 +314,11 @@ describe('a role that is no superuser', () => {
       { severity: 'error' },
     ]);
     await target.psql('postgres', `GRANT CREATE ON DATABASE ${database} TO ${role}`);
+    expect(withCode((await inspectDatabase(both, database)).findings, 'target-create')).toEqual([]);
+    await source.psql(database, 'CREATE TABLE t (id int PRIMARY KEY)');
+    const closed = withCode((await inspectDatabase(both, database)).findings, 'target-create');
+    expect(closed).toMatchObject([{ severity: 'error', object: '"public"' }]);
+    await target.psql(database, closed[0]?.remedy ?? '');
     expect(withCode((await inspectDatabase(both, database)).findings, 'target-create')).toEqual([]);
   });
 

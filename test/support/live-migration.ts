@@ -35,6 +35,8 @@ export interface LiveMigrationOptions {
   plan?: object;
   temporalAddress?: string;
   env?: Record<string, string>;
+  /** What is done once a worker is there, before the migration starts. */
+  first?: (client: Client, taskQueue: string) => Promise<void>;
 }
 
 export async function startMigration(options: LiveMigrationOptions): Promise<LiveMigration> {
@@ -51,6 +53,10 @@ export async function startMigration(options: LiveMigrationOptions): Promise<Liv
   let worker = await startWorkerProcess(env);
   const connection = await Connection.connect({ address });
   const client = new Client({ connection });
+  await options.first?.(client, id).catch(async (error: unknown) => {
+    await worker.stop();
+    throw error;
+  });
   const handle = await client.workflow.start('migrateCluster', {
     taskQueue: id,
     workflowId: id,

@@ -1,15 +1,13 @@
 import type { PostgresAccess } from '../../lab/postgres-access.ts';
-import { startPostgres, type PostgresServer, type StartPostgresOptions } from '../../lab/postgres-server.ts';
+import { startPostgres, type PostgresServer } from '../../lab/postgres-server.ts';
 import { TRAFFIC_SCHEMA } from './traffic.ts';
 
 /** Everything that a password may hold, so that no layer may forget to quote it. */
 export const PASSWORD = `p@ss 'w"0\\rd%/:?#`;
 
 /** A server that asks everybody for a password: only then a subscription of an ordinary role can be made. */
-export const askingServer = (
-  major: number,
-  settings: NonNullable<StartPostgresOptions['settings']> = {},
-): Promise<PostgresServer> => startPostgres({ major, auth: 'scram-sha-256', settings });
+export const askingServer = (major: number, binDir?: string): Promise<PostgresServer> =>
+  startPostgres({ major, auth: 'scram-sha-256', ...(binDir === undefined ? {} : { binDir }) });
 
 /** How the migration logs in. */
 export const asMover = (server: PostgresAccess, database = 'postgres'): string =>
@@ -17,23 +15,25 @@ export const asMover = (server: PostgresAccess, database = 'postgres'): string =
 
 const quoted = `'${PASSWORD.replaceAll("'", "''")}'`;
 
-/**
- * On the source: an owner of everything who does not log in, an application that writes, somebody who reads, and the
- * migration's role, who is no more than a member of the owner with REPLICATION.
- */
+/** The migration's role, with no right but to log in. */
+export const BARE_ROLE = `CREATE ROLE mover LOGIN PASSWORD ${quoted};`;
+
+/** On the source: an owner of everything who does not log in, an application that writes, and somebody who reads. */
 export const SOURCE_ROLES = `
 CREATE ROLE app_owner NOLOGIN;
 CREATE ROLE app LOGIN PASSWORD ${quoted} IN ROLE app_owner;
 CREATE ROLE reader LOGIN;
-CREATE ROLE mover LOGIN REPLICATION PASSWORD ${quoted} IN ROLE app_owner;
 `;
 
-/** What lets the migration end the application's sessions. */
-export const FENCE_RIGHTS = 'GRANT pg_read_all_stats, pg_signal_backend TO mover';
+/** What it takes on the source: to be a member of the owner, with REPLICATION, and for a fence to end sessions. */
+export const SOURCE_RIGHTS = `
+ALTER ROLE mover REPLICATION;
+GRANT app_owner, pg_read_all_stats, pg_signal_backend TO mover;
+`;
 
 /** On the target: nothing but the right to make databases, roles and (from 16 on) subscriptions. */
-export const targetRoles = (major: number): string => `
-CREATE ROLE mover LOGIN CREATEDB CREATEROLE PASSWORD ${quoted};
+export const targetRights = (major: number): string => `
+ALTER ROLE mover CREATEDB CREATEROLE;
 ${major >= 16 ? 'GRANT pg_create_subscription TO mover;' : ''}
 `;
 
@@ -67,7 +67,9 @@ ALTER ROLE app IN DATABASE shop SET work_mem = '8MB';
 GRANT CONNECT ON DATABASE shop TO reader;
 `;
 
-const acl = (column: string): string => `(SELECT string_agg(a::text, ',' ORDER BY a::text) FROM unnest(${column}) a)`;
+/** An owner has MAINTAIN since 17. */
+const acl = (column: string): string =>
+  `(SELECT string_agg(replace(a::text, 'arwdDxtm/', 'arwdDxt/'), ',' ORDER BY a::text) FROM unnest(${column}) a)`;
 
 /** Who owns and may use what, one line each. A fence's own setting does not count. */
 export const OWNERS_AND_GRANTS = `
@@ -82,7 +84,7 @@ UNION ALL SELECT concat_ws(' ', 'type', typname, typowner::regrole) FROM pg_type
 UNION ALL SELECT concat_ws(' ', 'function', proname, proowner::regrole, prosecdef, proconfig) FROM pg_proc WHERE proname IN ('touch', 'note_change')
 UNION ALL SELECT concat_ws(' ', 'policy', polname, polroles::regrole[]) FROM pg_policy
 UNION ALL SELECT concat_ws(' ', 'defaults', defaclrole::regrole, defaclacl) FROM pg_default_acl
-UNION ALL SELECT concat_ws(' ', 'extension', extname, extnamespace::regnamespace) FROM pg_extension
+UNION ALL SELECT concat_ws(' ', 'extension', extname, extnamespace::regnamespace) FROM pg_extension WHERE extname <> 'aiven_extras'
 UNION ALL SELECT concat_ws(' ', 'statistics', stxname, stxowner::regrole) FROM pg_statistic_ext
 UNION ALL SELECT concat_ws(' ', 'publication', pubname, pubowner::regrole) FROM pg_publication
 UNION ALL SELECT concat_ws(' ', 'large object', lomowner::regrole, encode(lo_get(oid), 'escape')) FROM pg_largeobject_metadata

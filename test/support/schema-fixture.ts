@@ -20,6 +20,8 @@ export interface SchemaFixtureOptions {
   /** A major of which all share a server, or a server. */
   source?: number | PostgresAccess;
   target?: number;
+  /** Who the steps log in as on the target. Default: the superuser. */
+  targetRole?: string;
   /** SQL for the source. */
   sql?: string;
   method?: Migration['method'];
@@ -51,10 +53,10 @@ export async function schemaFixture(options: SchemaFixtureOptions = {}): Promise
   const [from, to] = [typeof source === 'number' ? await useServer(source) : source, await useServer(target)];
   const { name } = await createDatabase(from.uri());
   if (options.sql !== undefined) await from.psql(name, options.sql);
-  const access = { source: from, target: to };
+  const uris = { source: from.uri(), target: to.uri(undefined, { user: options.targetRole ?? 'postgres' }) };
   const endpoint: ActivityDeps['endpoint'] = (_reference, server) => ({
     server,
-    info: parseConnInfo(access[server].uri(), 'the test'),
+    info: parseConnInfo(uris[server], 'the test'),
   });
   const deps = { endpoint, searchAttributes: false };
   const sessions: Session[] = [];
