@@ -60,6 +60,8 @@ export const CHECKS: readonly Check[] = [
   { ...cluster, code: 'role-attribute', ...warning, ...onTarget, ...always, title: 'comparing the attributes of the roles', run: roles.roleAttributes },
   { ...cluster, code: 'reserved-superuser', ...error, ...onTarget, ...always, title: 'looking for superusers that the target forbids', run: roles.gatekeeper },
   { ...cluster, code: 'standby-conflict', ...warning, ...onSource, ...copy, title: 'reading what ends queries on a standby', run: connections.standbyConflicts },
+  { ...cluster, code: 'free-connections', ...warning, ...onSource, ...copy, title: 'counting free connections', run: sessions.sourceConnections },
+  { ...cluster, code: 'free-connections', ...warning, ...onTarget, ...copy, title: 'counting free connections', run: sessions.targetConnections },
   { ...cluster, code: 'target-disk', ...warning, ...onTarget, ...copy, title: 'reading the free space of its disk', run: disk.targetDisk },
   { ...cluster, code: 'target-tuning', ...info, ...onTarget, ...copy, title: 'reading how it is tuned', run: disk.targetTuning },
   { ...cluster, code: 'prepared-transaction', ...error, ...onSource, ...copy, ...cheap, title: 'looking for prepared transactions', run: settings.preparedTransactions },

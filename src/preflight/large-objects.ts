@@ -6,10 +6,11 @@ export async function largeObjects({ source, method }: DatabaseContext): Promise
     'SELECT count(*)::float8 AS count FROM pg_largeobject_metadata',
   );
   if (count === 0) return [];
-  if (method !== 'replication') return [{ message: `${count} large objects are copied.`, severity: 'info' }];
+  const which = count === 1 ? 'One large object is' : `${count} large objects are`;
+  if (method !== 'replication') return [{ message: `${which} copied.`, severity: 'info' }];
   return [
     {
-      message: `${count} large objects are copied as they are when the copy starts; later changes to them do not follow.`,
+      message: `${which} copied as of the start of the copy; later changes do not follow.`,
       remedy: 'Write none until the cutover, or set "method" to "dump".',
     },
   ];

@@ -1,7 +1,7 @@
 import type { Plan } from '../domain/plan.ts';
 import type { Session } from '../postgres/connection.ts';
 import { quoteIdent } from '../postgres/identifier.ts';
-import type { DatabaseContext, Seen } from './check.ts';
+import type { ClusterContext, DatabaseContext, Seen } from './check.ts';
 
 /** Besides the lanes: on the source holder, keeper and a look in between, on the target two that write down and look. */
 const OTHERS = { source: 3, target: 2 };
@@ -14,6 +14,33 @@ export function sessionsOf(plan: Plan, copies: boolean): Record<'source' | 'targ
     source: { most: OTHERS.source + copy, least: OTHERS.source + one },
     target: { most: OTHERS.target + copy + index, least: OTHERS.target + 2 * one },
   };
+}
+
+export const sourceConnections = ({ source, plan, databases }: ClusterContext): Promise<Seen[]> =>
+  freeConnections(source, sessionsOf(plan, true).source.most * atOnce(plan, databases));
+
+export const targetConnections = ({ target, plan, databases }: ClusterContext): Promise<Seen[]> =>
+  freeConnections(target, sessionsOf(plan, true).target.most * atOnce(plan, databases));
+
+const atOnce = ({ parallelism }: Plan, databases: readonly unknown[]): number =>
+  Math.min(parallelism.databases, databases.length);
+
+/** Sessions come and go, so this is no more than a warning; but those that a copy takes, the application lacks. */
+async function freeConnections(session: Session, wanted: number): Promise<Seen[]> {
+  const { room, used } = await session.one<{ room: number; used: number }>(
+    // reserved_connections came with 16.
+    `SELECT current_setting('max_connections')::float8 - current_setting('superuser_reserved_connections')::float8
+              - coalesce(current_setting('reserved_connections', true)::float8, 0) AS room,
+            (SELECT coalesce(sum(numbackends), 0)::float8 FROM pg_stat_database) AS used`,
+  );
+  const free = Math.max(room - used, 0);
+  if (free >= wanted) return [];
+  return [
+    {
+      message: `${free} of ${room} connections are free, and the copy uses up to ${wanted}; what it takes, others cannot have.`,
+      remedy: 'Lower "parallelism", or raise "max_connections" and restart the server.',
+    },
+  ];
 }
 
 export const sourceConnectionLimit = ({ source, database, plan }: DatabaseContext): Promise<Seen[]> =>

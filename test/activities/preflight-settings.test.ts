@@ -106,6 +106,20 @@ describe('the source', () => {
     }
   });
 
+  it('is warned when the copy would take more connections than are free, and so is the target', async () => {
+    expect(await cluster('free-connections')).toEqual([]);
+    // 10 connections, 3 of them for superusers; one database takes 3 and its lanes.
+    const found = await cluster('free-connections', REPLICATION, narrow, narrow);
+    expect(found.map(({ server, severity }) => [server, severity])).toEqual([
+      ['source', 'warning'],
+      ['target', 'warning'],
+    ]);
+    expect(found[0]?.message).toMatch(/^\d of 7 connections are free, and the copy uses up to 7;/);
+    const slow = { ...REPLICATION, parallelism: { copy: 1, index: 1 } };
+    // The server's own workers come and go.
+    await expect.poll(() => cluster('free-connections', slow, narrow, narrow)).toEqual([]);
+  });
+
   it('is warned of a sender timeout that a big transaction would hit', async () => {
     expect(await cluster('sender-timeout')).toEqual([]);
     expect(await cluster('sender-timeout', REPLICATION, narrow)).toMatchObject([
