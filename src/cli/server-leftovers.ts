@@ -1,6 +1,6 @@
 import { LEDGER_SCHEMA, NAME_PREFIX } from '../contract.ts';
-import type { Endpoint, Session } from '../postgres/connection.ts';
 import { dropExtras } from '../postgres/aiven-extras.ts';
+import type { Endpoint, Session } from '../postgres/connection.ts';
 import { connect } from '../postgres/connection.ts';
 import { isFenced, liftFence } from '../postgres/fence.ts';
 import { readIdentity } from '../postgres/identity.ts';
