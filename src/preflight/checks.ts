@@ -102,7 +102,7 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'row-security', ...error, ...onSource, ...copy, title: 'asking whether policies hide rows', run: privileges.rowSecurity },
   { ...database, code: 'table-owner', ...error, ...onSource, ...replication, ...decides, title: 'reading owners', run: privileges.tableOwner },
   { ...database, code: 'create-publication', ...error, ...onSource, ...replication, ...decides, title: 'reading privileges', run: privileges.createPublication },
-  { ...database, code: 'create-subscription', ...error, ...onTarget, ...replication, ...decides, title: 'looking for aiven_extras', run: subscribing.extrasInDatabase },
+  { ...database, code: 'aiven-extras', ...error, ...onTarget, ...replication, ...decides, title: 'looking for aiven_extras', run: subscribing.extrasInDatabase },
   { ...database, code: 'forced-row-security', ...error, ...onTarget, ...replication, ...decides, title: 'looking for forced row security', run: subscribing.forcedRowSecurity },
 
   { ...database, code: 'fence', ...error, ...onSource, ...replication, title: 'reading privileges', run: fence.fenceRights },

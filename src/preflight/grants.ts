@@ -14,6 +14,7 @@ const GRANTING = [
   'replication-attribute',
   'create-database',
   'create-subscription',
+  'aiven-extras',
 ];
 
 /** For each server on which several rights are missing, all of them as one script. */

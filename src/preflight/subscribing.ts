@@ -74,18 +74,34 @@ export async function subscriptionPassword({ target, sourceForTarget }: ClusterC
   ];
 }
 
-/** From 16 on, changes are applied as the table's owner, whom only FORCE subjects to the table's policies. */
-export async function forcedRowSecurity({ source, target, tables }: DatabaseContext): Promise<Seen[]> {
-  const role = await readOwnRole(target);
-  if (target.version < 160000 || role.superuser || role.bypassrls) return [];
-  const rows = await source.query<Named>(
-    `SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+/**
+ * From 16 on, changes are applied as the table's owner, whoever owns the subscription; and whom FORCE subjects to the
+ * table's policies, an apply worker refuses to write for.
+ */
+export async function forcedRowSecurity({ source, target, plan, tables }: DatabaseContext): Promise<Seen[]> {
+  if (target.version < 160000) return [];
+  const rows = await source.query<Named & { owner: string; exempt: boolean }>(
+    `SELECT n.nspname AS schema, c.relname AS name, r.rolname AS owner, r.rolsuper OR r.rolbypassrls AS exempt
+       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles r ON r.oid = c.relowner
       WHERE c.oid = ANY ($1::oid[]) AND c.relrowsecurity AND c.relforcerowsecurity ORDER BY 1, 2`,
     [tables.filter(isPublished).map(({ oid }) => oid)],
   );
-  return rows.map((row) => ({
-    object: displayName(row.schema, row.name),
-    message: `The table forces row security on its owner, so ${quoteIdent(role.name)}, who is no superuser on the target, cannot apply changes to it.`,
-    remedy: `ALTER TABLE ${quoteName(row.schema, row.name)} NO FORCE ROW LEVEL SECURITY; -- on the source; or give the role on the target BYPASSRLS`,
-  }));
+  if (rows.length === 0) return [];
+  const own = await readOwnRole(target);
+  const there = await target.query<{ name: string; exempt: boolean }>(
+    `SELECT rolname AS name, rolsuper OR rolbypassrls AS exempt FROM pg_roles WHERE rolname = ANY ($1)`,
+    [rows.map(({ owner }) => owner)],
+  );
+  /** A role that is not there is made with its attributes, where our own role may give them. */
+  const isExempt = (owner: string, onSource: boolean): boolean =>
+    plan.owners
+      ? (there.find(({ name }) => name === owner)?.exempt ?? (onSource && own.superuser))
+      : own.superuser || own.bypassrls;
+  return rows
+    .filter(({ owner, exempt }) => !isExempt(owner, exempt))
+    .map(({ schema, name, owner }) => ({
+      object: displayName(schema, name),
+      message: `The table forces row security on its owner, ${quoteIdent(owner)}, as whom the target applies changes: it would refuse them.`,
+      remedy: `ALTER TABLE ${quoteName(schema, name)} NO FORCE ROW LEVEL SECURITY; -- on the source; or give the owner BYPASSRLS on the target`,
+    }));
 }

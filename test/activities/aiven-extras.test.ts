@@ -154,7 +154,7 @@ describe('where only aiven_extras can subscribe', () => {
     const look = async (user: string, plan: PlanInput) => {
       const servers = { source: source.uri(), target: target.uri(undefined, { user }) };
       const cluster = withCode((await inspectCluster(servers, plan)).findings, 'create-subscription');
-      return [...cluster, ...withCode((await inspectDatabase(servers, name, plan)).findings, 'create-subscription')];
+      return [...cluster, ...withCode((await inspectDatabase(servers, name, plan)).findings, 'aiven-extras')];
     };
     // It may be made: the extension is trusted, as on servers that list it for ordinary roles.
     expect(await look('plain', REPLICATION)).toEqual([]);

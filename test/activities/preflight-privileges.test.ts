@@ -188,14 +188,24 @@ describe('a role that is no superuser', () => {
     await target.psql('postgres', `ALTER ROLE ${role} CONNECTION LIMIT -1`);
   });
 
-  it('cannot apply changes on the target to a table that forces row security', async () => {
-    const database = await newDatabase('CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE t ENABLE ROW LEVEL SECURITY');
-    const both = { source: servers.source, target: as(target) };
-    const forced = async () =>
-      withCode((await inspectDatabase(both, database, REPLICATION)).findings, 'forced-row-security');
-    expect(await forced()).toEqual([]);
+  it('cannot apply changes on the target to a table that forces row security on its owner, nor can a superuser', async () => {
+    const database = await newDatabase(`CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+      ALTER TABLE t OWNER TO owner_${unique}; CREATE TABLE safe (id int PRIMARY KEY);
+      ALTER TABLE safe ENABLE ROW LEVEL SECURITY; ALTER TABLE safe FORCE ROW LEVEL SECURITY`);
+    const forced = async (to: string, plan = {}) =>
+      withCode(
+        (await inspectDatabase({ ...servers, target: to }, database, { ...REPLICATION, ...plan })).findings,
+        'forced-row-security',
+      );
+    const users = [as(target), target.uri()];
+    for (const user of users) expect(await forced(user)).toEqual([]);
     await source.psql(database, 'ALTER TABLE t FORCE ROW LEVEL SECURITY');
-    expect(await forced()).toMatchObject([{ severity: 'error', object: 'public.t' }]);
+    for (const user of users) expect(await forced(user)).toMatchObject([{ severity: 'error', object: 'public.t' }]);
+    // Without owners, all of it belongs to the role itself.
+    expect(await forced(as(target), { owners: false })).toHaveLength(2);
+    expect(await forced(target.uri(), { owners: false })).toEqual([]);
+    await target.psql('postgres', `ALTER ROLE owner_${unique} BYPASSRLS`);
+    for (const user of users) expect(await forced(user)).toEqual([]);
   });
 
   it('cannot create an extension that is for superusers, unless it is there or left out', async () => {

@@ -26,9 +26,9 @@ export async function followRemedies(
     for (const { severity, server, database, remedy } of findings) {
       if (severity === 'info' || !isSql(remedy) || followed.includes(remedy)) continue;
       followed.push(remedy);
-      const { psql } = server === 'source' ? source : target;
-      const there = await psql('postgres', `SELECT 1 FROM pg_database WHERE datname = '${database ?? ''}'`);
-      await psql(there === '' ? 'postgres' : (database ?? 'postgres'), remedy);
+      const access = server === 'source' ? source : target;
+      const there = await access.psql('postgres', `SELECT 1 FROM pg_database WHERE datname = '${database ?? ''}'`);
+      await access.psql(there === '' ? 'postgres' : (database ?? 'postgres'), remedy);
     }
     if (followed.length === before) return followed;
   }
