@@ -67,6 +67,16 @@ describe('createDatabase', () => {
     expect(await fixture.createDatabase()).toEqual({ created: false });
   });
 
+  test('takes the schema of such an extension as it is there, and puts into it what the source has in it', async () => {
+    const extension = 'CREATE SCHEMA tools; CREATE EXTENSION hstore SCHEMA tools';
+    fixture = await schemaFixture({ sql: `${extension}; CREATE TABLE tools.t (tags tools.hstore)` });
+    await fixture.to.psql('postgres', `CREATE DATABASE ${fixture.m.database} TEMPLATE template0`);
+    await fixture.to.psql(fixture.m.database, extension);
+    await fixture.createDatabase();
+    await fixture.copySchema();
+    expect(await fixture.to.psql(fixture.m.database, `SELECT to_regclass('tools.t')`)).toBe('tools.t');
+  });
+
   test('refuses a target database that belongs to another migration', async () => {
     const f = await prepared({});
     const other = { ...f.m, id: 'ffffffffffff', workflowId: 'other' };
