@@ -19,6 +19,7 @@ describe('parsePlan', () => {
       maxTotalBytes: null,
       allowOlderTarget: false,
       stop: { when: 'signal', maxLagBytes: 0, fence: 'none' },
+      snapshot: { maxSeconds: null, maxXidAge: null },
       onError: 'park',
       verify: 'copied',
       parallelism: { databases: 2, copy: 4, index: 2 },
@@ -33,6 +34,7 @@ describe('parsePlan', () => {
     [[1], 'must be one JSON object'],
     ['x', 'must be one JSON object'],
     [{ databases: { include: ['a'], exclude: ['a'] } }, 'nothing would be migrated'],
+    [{ method: 'dump', snapshot: { maxSeconds: 60 } }, 'a dump must be of one snapshot'],
     [
       { source: 'host' },
       'The plan\'s field "source" must be env:NAME, service:NAME or a postgres:// URI without a password.',
