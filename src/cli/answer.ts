@@ -27,7 +27,7 @@ export const answerOf = {
     const answer = { ...nothing, id, status, message, exitCode, validation: findings, roles, databases };
     const parts = [
       ...(report === null ? [] : [renderReport(report, process.stdout.columns)]),
-      ...(findings === null ? [] : [renderFindings(findings)]),
+      ...(findings === null ? [] : [renderFindings(worth(findings), process.stdout.columns)]),
       // Findings and report say it all, but for the first line.
       ...(message === '' ? [] : [plainLines((report ?? findings) ? (message.split('\n')[0] ?? '') : message)]),
       `${id}: ${status}`,
@@ -68,10 +68,16 @@ export const answerOf = {
       : `${inTheWay === 1 ? 'One finding is' : `${inTheWay} findings are`} in the way (${countFindings(findings)}).`;
     return {
       answer,
-      text: [renderFindings(findings), methods.join('\n'), verdict].filter((part) => part !== '').join('\n\n'),
+      text: [renderFindings(findings, process.stdout.columns), methods.join('\n'), verdict]
+        .filter((part) => part !== '')
+        .join('\n\n'),
     };
   },
 };
+
+/** What a migration was refused for is not to be looked for among what is as it should be. */
+const worth = (findings: readonly Finding[]): Finding[] =>
+  findings.filter(({ severity, unknown }) => severity !== 'info' || unknown === true);
 
 /** What `validateCluster` answers. */
 export interface Validation {

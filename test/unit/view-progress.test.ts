@@ -234,9 +234,18 @@ describe('what pending steps tell', () => {
   });
 
   test('is what they work on, wait for, and failed at', () =>
-    expect(liveOf([...LANES, step('measure', {}, { attempt: 4, failure: 'Refused.' })], 3)).toEqual({
+    expect(
+      liveOf(
+        [
+          ...LANES,
+          step('verifyCopied', { current: 'public.orders' }),
+          step('measure', {}, { attempt: 4, failure: 'Refused.' }),
+        ],
+        3,
+      ),
+    ).toEqual({
       bytesPerSecond: 3,
-      current: ['public.orders', 'large objects (5 of 20)'],
+      current: ['public.orders', 'large objects (5 of 20)', 'comparing public.orders'],
       waitingFor: '',
       retrying: [{ step: 'measure', attempt: 4, failure: 'Refused.' }],
     }));

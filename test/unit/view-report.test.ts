@@ -51,6 +51,13 @@ INFO locale (source)
     -- DROP TABLE "a
     -- b"; --`));
 
+  test('are broken between words where a terminal would break them anywhere, but for what is to be pasted', () =>
+    expect(renderFindings([finding({ message: 'word '.repeat(8).trim(), remedy: `SELECT ${'x'.repeat(30)};` })], 30))
+      .toBe(`ERROR replica-identity (source, shop, public.log)
+  word word word word word
+  word word word
+    SELECT ${'x'.repeat(30)};`));
+
   test('are counted', () => {
     expect(countFindings([])).toBe('nothing');
     expect(countFindings([finding({}), finding({}), finding({ severity: 'info' })])).toBe('2 errors, 1 info');
@@ -122,6 +129,21 @@ Warnings:
   });
 
   test('of nothing is empty', () => expect(renderReport({ databases: [], roles: [] })).toBe(''));
+});
+
+describe('the answer for people', () => {
+  test('to a migration that was refused has what it was refused for, and nothing that is as it should be', () => {
+    const findings = [
+      finding({}),
+      finding({ severity: 'info', code: 'plan', message: 'Nothing is in the way.' }),
+      finding({ severity: 'info', unknown: true, code: 'target-disk', message: 'Nobody tells.' }),
+    ];
+    const { text, answer } = answerOf.outcome('m', { status: 'failed', message: 'Refused.', report: null, findings });
+    expect(text).toMatch(/replica-identity[^]*target-disk/);
+    expect(text).not.toContain('plan');
+    expect(answer.validation).toEqual(findings);
+    expect(answerOf.validation('m', { ok: false, databases: [], findings }).text).toContain('INFO plan');
+  });
 });
 
 describe('the answer for programs', () => {

@@ -1,13 +1,14 @@
 import type { Finding } from '../../domain/finding.ts';
 import { pasteable, plain } from './text.ts';
+import { indented } from './width.ts';
 
 const ORDER = { error: 0, warning: 1, info: 2 } as const;
 
 /**
  * What validation saw, the worst first. What is of one kind stands together, and below it what to do about all of it:
- * whole lines, to be pasted.
+ * whole lines, to be pasted. `columns`: of the terminal that it is for, if there is one.
  */
-export function renderFindings(findings: readonly Finding[]): string {
+export function renderFindings(findings: readonly Finding[], columns = Infinity): string {
   const sorted = [...findings].sort((a, b) => ORDER[a.severity] - ORDER[b.severity]);
   const groups = new Map<string, Finding[]>();
   for (const finding of sorted) {
@@ -15,10 +16,10 @@ export function renderFindings(findings: readonly Finding[]): string {
     const kind = JSON.stringify([severity, unknown, code, server, database]);
     groups.set(kind, [...(groups.get(kind) ?? []), finding]);
   }
-  return [...groups.values()].map(renderGroup).join('\n');
+  return [...groups.values()].map((group) => renderGroup(group, columns)).join('\n');
 }
 
-function renderGroup(findings: readonly Finding[]): string {
+function renderGroup(findings: readonly Finding[], columns: number): string {
   const [first] = findings;
   if (first === undefined) return '';
   const { severity, unknown, code, server, database, object } = first;
@@ -28,7 +29,7 @@ function renderGroup(findings: readonly Finding[]): string {
   const remedies = new Set(findings.flatMap(({ remedy }) => (remedy === null ? [] : [remedy])));
   return [
     `${word.toUpperCase()} ${code} (${where.join(', ')})`,
-    ...new Set(findings.map((finding) => `  ${sentence(finding, findings.length > 1)}`)),
+    ...new Set(findings.flatMap((finding) => indented(sentence(finding, findings.length > 1), columns, '  '))),
     ...[...remedies].flatMap(pasteable).map((line) => `    ${line}`),
   ].join('\n');
 }

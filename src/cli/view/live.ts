@@ -55,7 +55,9 @@ export const liveOf = (steps: readonly PendingStep[], bytesPerSecond: number | n
 });
 
 function currentOf(step: PendingStep): string {
-  if (step.name !== 'copyLargeObjects') return textIn(step, 'current');
+  const current = textIn(step, 'current');
+  if (step.name === 'verifyCopied' && current !== '') return `comparing ${current}`;
+  if (step.name !== 'copyLargeObjects') return current;
   const total = numberIn(step, 'total') ?? 0;
   return total === 0 ? '' : `large objects (${numberIn(step, 'objects') ?? 0} of ${total})`;
 }

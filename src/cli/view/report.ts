@@ -3,7 +3,7 @@ import type { ClusterProgress, ClusterReport, DatabaseReport, RoleReport } from 
 import type { Finding } from '../../domain/finding.ts';
 import { formatSeconds } from './amounts.ts';
 import { plain, table } from './text.ts';
-import { widthOf, wrap } from './width.ts';
+import { indented, widthOf } from './width.ts';
 
 /** What a command answers with `--json` and writes into `--report-file`. */
 export interface Answer {
@@ -35,7 +35,7 @@ export function renderReport(
       ),
     );
   const warnings = databases.flatMap(({ database, warnings }) =>
-    warnings.flatMap((text) => indented(`${database}: ${text}`, columns)),
+    warnings.flatMap((text) => indented(plain(`${database}: ${text}`), columns)),
   );
   if (warnings.length > 0) parts.push(['Warnings:', ...warnings].join('\n'));
   return parts.join('\n\n');
@@ -63,8 +63,7 @@ function messageTable(
     right,
   );
   const messages = rows.filter((row) => plain(row.at(-1) ?? '') !== '');
-  return [short, ...messages.flatMap((row) => indented(`${row[0] ?? ''}: ${row.at(-1) ?? ''}`, columns))].join('\n');
+  return [short, ...messages.flatMap((row) => indented(plain(`${row[0] ?? ''}: ${row.at(-1) ?? ''}`), columns))].join(
+    '\n',
+  );
 }
-
-const indented = (text: string, columns: number): string[] =>
-  wrap(plain(text), Math.max(20, columns - 4)).map((line, index) => `${index === 0 ? '  ' : '    '}${line}`);

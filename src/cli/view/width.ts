@@ -45,6 +45,10 @@ export function wrap(text: string, width: number): string[] {
   return [...lines, line];
 }
 
+/** The same below something else: two columns in, and what follows the first line by `further`. */
+export const indented = (text: string, columns: number, further = '    '): string[] =>
+  wrap(text, Math.max(20, columns - further.length)).map((line, index) => `${index === 0 ? '  ' : further}${line}`);
+
 /** As much of the beginning as fits. */
 function first(text: string, width: number): string {
   let end = 0;
