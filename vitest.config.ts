@@ -20,7 +20,7 @@ class DirectoryOrder extends BaseSequencer {
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    // Half an hour: `npm run test:matrix`.
+    // A quarter of an hour: `npm run test:matrix`.
     exclude: ['test/matrix/**'],
     globalSetup: ['test/support/global-setup.ts'],
     // Processes, not threads: the Temporal SDK's native library wants one of its own.

@@ -142,6 +142,19 @@ describe.runIf(hasOldServers)('a source of PostgreSQL 10', () => {
     }
   });
 
+  it('what the system itself has lost since is named before a row is copied', async () => {
+    const f = await schemaFixture({ source, sql: 'CREATE VIEW five AS SELECT 5 ! AS factorial' });
+    try {
+      await f.createDatabase();
+      await expect(f.copySchema()).rejects.toMatchObject({
+        type: 'SchemaFailed',
+        details: { object: 'VIEW public.five' },
+      });
+    } finally {
+      await f.close();
+    }
+  });
+
   describe('TRUNCATE, of which PostgreSQL 10 tells nobody,', () => {
     it('is warned of before the start', async () => {
       const database = await newDatabase(SOUND);
@@ -150,6 +163,23 @@ describe.runIf(hasOldServers)('a source of PostgreSQL 10', () => {
         { severity: 'warning' },
       ]);
       expect(withCode((await inspectDatabase(servers, database, DUMP)).findings, code)).toEqual([]);
+    });
+
+    it('loses the snapshot for a table that is not copied yet: no stream would empty it', async () => {
+      const f = await replicationFixture({
+        source,
+        schema: 'CREATE TABLE public.hit (id int PRIMARY KEY)',
+        rows: 'INSERT INTO public.hit VALUES (1)',
+      });
+      try {
+        await runActivity(f.steps.openSnapshot, [f.m, 0]);
+        await runActivity(f.steps.planCopy, [f.m, 0]);
+        await f.source.query('TRUNCATE public.hit');
+        const copying = runActivity(f.steps.copyTables, [f.m, 0, 0]);
+        await expect(copying).rejects.toMatchObject({ type: 'SnapshotLost', details: { object: 'public.hit' } });
+      } finally {
+        await f.close();
+      }
     });
 
     it('is in the report of the tables that it has hit since', async () => {

@@ -12,7 +12,7 @@ test.each([
   [18, 18],
 ])(
   'everything that a server of %i can have arrives on one of %i, while it is written to',
-  { timeout: 120_000 },
+  { timeout: 180_000 },
   async (from, to) => {
     const report = await migratePair(await useServer(from, 'source'), await useServer(to));
     expect(report.status).toBe('done');

@@ -35,7 +35,7 @@ export async function migratePair(source: PostgresAccess, target: PostgresAccess
       if ((await migration.handle.describe()).status.name !== 'RUNNING') await migration.report();
       return Object.fromEntries((await migration.progress()).databases.map(({ database, phase }) => [database, phase]));
     };
-    await eventually(phases, (phase) => phase[live] === 'streaming' && phase[quiet] === 'done', 60_000);
+    await eventually(phases, (phase) => phase[live] === 'streaming' && phase[quiet] === 'done', 120_000);
     const before = traffic.committed();
     await eventually(
       () => Promise.resolve(traffic.committed()),
