@@ -90,7 +90,8 @@ async function expectMigrated(
       const list = (await source.psql(database, OWNERS_AND_GRANTS)).split('\n');
       expect((await target.psql(database, OWNERS_AND_GRANTS)).split('\n')).toEqual(list);
     }
-    for (const server of [source, target]) expect(readFileSync(server.logFile, 'utf8')).not.toContain(PASSWORD);
+    // How its first letters look however the rest is quoted.
+    for (const server of [source, target]) expect(readFileSync(server.logFile, 'utf8')).not.toMatch(/p(@|%40)ss/);
   } finally {
     await traffic.stop();
     await migration.close();
