@@ -24,7 +24,7 @@ export function createSequenceActivities(deps: ActivityDeps) {
           return (await readSequences(source)).filter((state) => seen.has(nameOf(state)));
         });
         // Of a later generation, some may have been created after the schema was taken; the last sync names them.
-        const missing = new Set((await missingSequences(target, states)).map(nameOf));
+        const missing = new Set(generation === 0 ? [] : (await missingSequences(target, states)).map(nameOf));
         const there = states.filter((state) => !missing.has(nameOf(state)));
         await setSequences(target, there);
         return { sequences: there.length };

@@ -156,11 +156,11 @@ describe('inspectCluster', () => {
     expect(withCode(findings, 'all-roles-setting')).toMatchObject([
       {
         severity: 'warning',
-        object: 'search_path',
-        remedy: expect.stringContaining(`ALTER ROLE ALL SET search_path TO 'public', 'My Schema';`) as string,
+        object: '"search_path"',
+        remedy: expect.stringContaining(`ALTER ROLE ALL SET "search_path" TO 'public', 'My Schema';`) as string,
       },
     ]);
-    expect(withCode(findings, 'role-label')).toMatchObject([{ severity: 'warning', object: 'labelled' }]);
+    expect(withCode(findings, 'role-label')).toMatchObject([{ severity: 'warning', object: '"labelled"' }]);
     await source.psql('postgres', `ALTER ROLE ALL RESET ALL; DELETE FROM pg_shseclabel; DROP ROLE labelled`);
     const again = await inspect();
     expect([...withCode(again.findings, 'all-roles-setting'), ...withCode(again.findings, 'role-label')]).toEqual([]);

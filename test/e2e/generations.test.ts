@@ -26,6 +26,9 @@ interface Story {
   traffic: Traffic;
 }
 
+/** Rows of a table that is not finished may refer to rows of a finished one that only its stream will bring. */
+const REFERENCE = `${HOLD_SCHEMA} ALTER TABLE held ADD COLUMN other int REFERENCES other;`;
+
 /** Writers write all the time; `story` happens while the copy is held at one table. Then the hold is released. */
 async function migrate(
   database: string,
@@ -34,7 +37,7 @@ async function migrate(
   limits: object = {},
 ): Promise<void> {
   await source.psql('postgres', `CREATE DATABASE ${database}`);
-  await source.psql(database, HOLD_SCHEMA);
+  await source.psql(database, REFERENCE);
   await target.psql('postgres', `CREATE DATABASE ${database}`);
   const hold = await holdAt(target, database, 'copy');
   const traffic = startTraffic(source.uri(database), 100);
@@ -56,6 +59,7 @@ async function migrate(
   try {
     await untilHeld();
     const before = await finished();
+    await source.psql(database, `INSERT INTO other VALUES (9001, 'new'); INSERT INTO held VALUES (9001, 'new', 9001)`);
     await story({ database, migration, untilHeld, traffic });
     await hold.release();
     const progress = await migration.phase('streaming', PATIENCE_MS);
