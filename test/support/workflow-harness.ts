@@ -66,6 +66,7 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
         () => null,
         () => Promise.race([sealed, Context.current().cancelled]),
       ),
+    closeGeneration: () => Promise.resolve({ sealed: false, finished: 0, left: 2 }),
     copySchema: () => Promise.resolve({ entries: 3 }),
     planCopy: () => Promise.resolve({ tables: 2, bytes: 1000, units: 2, indexes: 1 }),
     copyTables: () => Promise.resolve({ tables: 1, rows: 5, bytes: 500, current: null }),
@@ -78,6 +79,7 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
       return Promise.resolve({ tables: 2, rows: 10, bytes: 1000 });
     },
     restoreConstraints: () => Promise.resolve({ entries: 1 }),
+    restoreForeignKeys: () => Promise.resolve(),
     refreshMaterializedViews: () => Promise.resolve({ refreshed: 0 }),
     createSubscription: () => Promise.resolve(),
     waitForCatchUp: () => Promise.resolve(),

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { readFailure, toApplicationFailure } from '../../src/domain/application-failure.ts';
 import { MigrationError } from '../../src/domain/failure.ts';
 import type { FailureType } from '../../src/domain/failure.ts';
+import { LIMITS } from '../../src/domain/limits.ts';
 import type { ClusterProgress, ClusterReport } from '../../src/domain/progress.ts';
 import { eventually, untilCancelled, withWorkers } from '../support/workflow-harness.ts';
 
@@ -322,13 +323,45 @@ describe('migrateCluster', () => {
     );
   });
 
-  test('a lost snapshot is not parked: everything is undone', async () => {
+  test('a lost snapshot is followed by the next one, which finishes the copy; foreign keys come last', async () => {
+    let lost = 0;
+    const keepSnapshot = (_: unknown, generation: number) =>
+      generation === 2 ? Promise.resolve() : Promise.reject(failure('SnapshotLost', `Loss ${++lost}.`));
+    // Ends only by cancellation while the snapshot is one that gets lost: what notices the loss must end it.
+    const copyTables = (_: unknown, generation: number) =>
+      generation === 2 ? Promise.resolve({ tables: 1, rows: 5, bytes: 500, current: null }) : untilCancelled();
+    await withWorkers({ keepSnapshot, copyTables } as never, async ({ start, calls }) => {
+      const handle = await start('migrateCluster', { stop: { when: 'caught-up' } });
+      const [report] = ((await handle.result()) as ClusterReport).databases;
+      expect(report).toMatchObject({ status: 'done', generations: 3 });
+      expect(report?.warnings).toEqual([
+        'The snapshot was lost, and 2 tables were copied under the next one: Loss 1.',
+        'The snapshot was lost, and 2 tables were copied under the next one: Loss 2.',
+      ]);
+      expect(calls.filter((name) => name === 'closeGeneration')).toHaveLength(2);
+      expect(calls.indexOf('restoreForeignKeys')).toBeGreaterThan(calls.indexOf('waitForCatchUp'));
+    });
+  });
+
+  test('snapshots that are lost one after the other, without a table finished, are the end: everything is undone', async () => {
     const keepSnapshot = fails('SnapshotLost', 'The holder was terminated.');
-    // Ends only by cancellation: what notices the loss must end it.
-    const copyTables = untilCancelled;
-    await withWorkers({ keepSnapshot, copyTables }, async ({ start, calls }) => {
+    await withWorkers({ keepSnapshot, copyTables: untilCancelled }, async ({ start, calls }) => {
       const { message } = await failureOf(await start('migrateCluster'));
       expect(message).toContain('The holder was terminated.');
+      expect(calls.filter((name) => name === 'openSnapshot')).toHaveLength(LIMITS.fruitlessGenerations);
+      expect(calls.at(-1)).toBe('undo');
+    });
+  });
+
+  test('a dump is of one snapshot: when that is lost, everything is undone', async () => {
+    const keepSnapshot = fails('SnapshotLost', 'The holder was terminated.');
+    const inspectDatabase = ({ database }: { database: string }) =>
+      Promise.resolve({ database, method: 'dump', reason: 'A test says so.', tables: 2, bytes: 1000, findings: [] });
+    const activities = { keepSnapshot, inspectDatabase, copyTables: untilCancelled };
+    await withWorkers(activities as never, async ({ start, calls }) => {
+      const { message } = await failureOf(await start('migrateCluster'));
+      expect(message).toContain('The holder was terminated.');
+      expect(calls).not.toContain('closeGeneration');
       expect(calls.at(-1)).toBe('undo');
     });
   });
