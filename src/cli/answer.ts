@@ -9,6 +9,7 @@ import { renderReport } from './view/report.ts';
 import { writeReportFile } from './view/report-file.ts';
 import { progressLine } from './view/summary.ts';
 import { plain, plainLines } from './view/text.ts';
+import { wrap } from './view/width.ts';
 
 export const INTERRUPTED = 130;
 
@@ -29,7 +30,7 @@ export const answerOf = {
       ...(report === null ? [] : [renderReport(report, process.stdout.columns)]),
       ...(findings === null ? [] : [renderFindings(worth(findings), process.stdout.columns)]),
       // Findings and report say it all, but for the first line.
-      ...(message === '' ? [] : [plainLines((report ?? findings) ? (message.split('\n')[0] ?? '') : message)]),
+      ...(message === '' ? [] : [shown((report ?? findings) ? (message.split('\n')[0] ?? '') : message)]),
       `${id}: ${status}`,
     ];
     return { answer, text: parts.join('\n\n') };
@@ -74,6 +75,13 @@ export const answerOf = {
     };
   },
 };
+
+/** Broken between words where the terminal would break it anywhere. */
+const shown = (text: string): string =>
+  plainLines(text)
+    .split('\n')
+    .flatMap((line) => wrap(line, process.stdout.columns ?? Infinity))
+    .join('\n');
 
 /** What a migration was refused for is not to be looked for among what is as it should be. */
 const worth = (findings: readonly Finding[]): Finding[] =>

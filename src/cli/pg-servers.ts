@@ -35,7 +35,7 @@ export function readServers(flags: Flags, env: NodeJS.ProcessEnv): PgServers {
   const missing = (['source', 'target'] as const).filter((name) => textOf(name, flags, env) === '');
   if (missing.length > 0) {
     const ways = missing.map((name) => `the ${name} (${FLAGS[name].join(' or ')})`);
-    throw new UsageError(`Which servers? Name ${ways.join(' and ')}.`);
+    throw new UsageError(`Which servers? Name ${ways.join(' and ')}, e.g. as postgres://app@host.example:5432/app.`);
   }
   return {
     source: readServer('source', flags, env),

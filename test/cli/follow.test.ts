@@ -100,7 +100,7 @@ describe('following a migration', { timeout: 240_000 }, () => {
     running.push(watch);
     await watch.says(/^\d\d:\d\d:\d\d logged: copying, \d of \d+ tables, /m);
     await temporal.kill();
-    await watch.says(/^\d\d:\d\d:\d\d ! No news for \d+(\.\d)? s: .+\. Waiting for it\.$/m);
+    await watch.says(/^\d\d:\d\d:\d\d ! No news from Temporal for \d+(\.\d)? s: .+\. Waiting for it\.$/m);
     await temporal.start();
     await watch.says(/ There is news again\.$/m);
     await hold.release();

@@ -95,8 +95,8 @@ describe('on a terminal', () => {
     expect(terminal.lines()).toEqual([
       'pgtransit-0123456789ab: copying, 1.2 GB of 4.0 GB, as of 2…',
       'a         copying      [###.......]  1.2 GB of 4.0 GB',
-      '! No news for 2 min 7 s: connection refused. Waiting for',
-      'it.',
+      '! No news from Temporal for 2 min 7 s: connection refused.',
+      'Waiting for it.',
       '',
     ]);
     output.show(one, NOTHING);
@@ -180,8 +180,8 @@ describe('in a log', () => {
     }
     output.show(cluster([database('a')]), NOTHING);
     expect(said.slice(1)).toEqual([
-      '05:06:08 ! No news for 1 s: connection refused. Waiting for it.',
-      '05:07:08 ! No news for 1 min 1 s: connection refused. Waiting for it.',
+      '05:06:08 ! No news from Temporal for 1 s: connection refused. Waiting for it.',
+      '05:07:08 ! No news from Temporal for 1 min 1 s: connection refused. Waiting for it.',
       '05:07:17 There is news again.',
     ]);
   });

@@ -27,7 +27,7 @@ export function progressOutput(stream: NodeJS.WriteStream): ProgressOutput {
 }
 
 const noNews = (reason: string, since: Date): string =>
-  `! No news for ${formatSeconds(Math.round((Date.now() - since.getTime()) / 1000))}: ${plain(reason)}. Waiting for it.`;
+  `! No news from Temporal for ${formatSeconds(Math.round((Date.now() - since.getTime()) / 1000))}: ${plain(reason)}. Waiting for it.`;
 
 export function liveOutput(terminal: Terminal): ProgressOutput {
   const draw = screenOn(terminal);
