@@ -131,7 +131,7 @@ async function reachBoth(deps: ActivityDeps, plan: Plan, id: string): Promise<[S
     if (reason instanceof MigrationError) return reason;
     throw reason;
   });
-  const remedies = [...new Set(failures.map(({ details }) => startAgain(details.next)))];
+  const remedies = [...new Set(failures.map(remedyFor))];
   throw new MigrationError('ValidationFailed', failures.map(({ message }) => message).join(' '), {
     next: remedies.join(' '),
     sqlstate: failures[0]?.details.sqlstate ?? null,
@@ -140,6 +140,14 @@ async function reachBoth(deps: ActivityDeps, plan: Plan, id: string): Promise<[S
 
 /** Before anything was changed, nothing is parked that could be resolved. */
 const startAgain = (next: string): string => next.replace('then resolve with retry', 'then start the workflow again');
+
+const NO_SUCH_DATABASE = '3D000';
+
+/** Which databases are moved is said elsewhere; many a newcomer names a new one here. */
+const remedyFor = ({ details }: MigrationError): string =>
+  details.sqlstate === NO_SUCH_DATABASE
+    ? 'Name a database that is there in the connection string, e.g. "postgres": it is only for connecting, and those that are moved are created.'
+    : startAgain(details.next);
 
 /** A server that is just starting is waited for; a wrong password or host name is not mended by waiting. */
 async function reach(endpoint: Endpoint, id: string): Promise<Session> {

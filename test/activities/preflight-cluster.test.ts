@@ -251,6 +251,14 @@ describe('a server that cannot be reached', () => {
     });
   });
 
+  it('for want of the database that the connection string names says what that name is for', async () => {
+    const servers = { source: source.uri(), target: target.uri('new_shop') };
+    await expect(inspectCluster(servers)).rejects.toMatchObject({
+      message: expect.stringContaining('database "new_shop" does not exist.') as string,
+      details: { next: expect.stringMatching(/^Name a database that is there .* it is only for connecting/) as string },
+    });
+  });
+
   it('is waited for while it is starting', async () => {
     await narrow.stop();
     const inspecting = inspect({ method: 'dump' }, source, narrow);
