@@ -10,7 +10,7 @@ import type { Outcome } from './outcome.ts';
 import { outcomeOf } from './outcome.ts';
 import { pendingSteps } from './pending-steps.ts';
 import type { LiveDatabase, PendingStep } from './view/live.ts';
-import { copyLanes, liveOf, withLive } from './view/live.ts';
+import { copyLanes, liveOf, WHOLE, withLive } from './view/live.ts';
 import type { ProgressOutput } from './view/output.ts';
 import { RateMeter } from './view/rate.ts';
 
@@ -106,9 +106,12 @@ class StepWatch {
 
   /** The same progress, with what the steps tell beyond it. */
   async look(progress: ClusterProgress, before: ClusterProgress | null): Promise<ClusterProgress> {
-    const moving = progress.databases
-      .filter(({ phase }) => phase !== 'streaming' && !hasEnded(phase))
-      .map(({ database }) => database);
+    const databases = progress.databases.filter(({ phase }) => phase !== 'streaming' && !hasEnded(phase));
+    const moving = [
+      // It has steps of its own only before the databases have theirs.
+      ...(progress.phase === 'validating' || progress.phase === 'preparing' ? [WHOLE] : []),
+      ...databases.map(({ database }) => database),
+    ];
     for (const database of this.#steps.keys()) if (!moving.includes(database)) this.#steps.delete(database);
     const start = moving.length > LIMITS.followDatabases ? this.#turn % moving.length : 0;
     const due = [...moving.slice(start), ...moving.slice(0, start)].slice(0, LIMITS.followDatabases);
@@ -119,7 +122,7 @@ class StepWatch {
   }
 
   async #lookAt(id: string, database: string): Promise<void> {
-    const steps = await pendingSteps(this.#client, childWorkflowId(id, database));
+    const steps = await pendingSteps(this.#client, database === WHOLE ? id : childWorkflowId(id, database));
     const meter = this.#meters.get(database) ?? new RateMeter();
     this.#meters.set(database, meter);
     this.#steps.set(database, steps);

@@ -3,6 +3,7 @@ import { ServiceError } from '@temporalio/client';
 import { WorkflowNotFoundError } from '@temporalio/common';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { follow } from '../../src/cli/follow.ts';
+import { WHOLE } from '../../src/cli/view/live.ts';
 import type { ProgressOutput } from '../../src/cli/view/output.ts';
 import type { ClusterProgress } from '../../src/domain/progress.ts';
 import { cluster, database } from '../support/progress-fixture.ts';
@@ -62,6 +63,27 @@ describe('following a migration', () => {
     expect(new Set(server.described)).toEqual(
       new Set(Array.from({ length: 20 }, (_, index) => `pgtransit-0123456789ab/db${index}`)),
     );
+  });
+
+  test('looks at the steps of the migration itself while it looks at the servers and makes the roles', async () => {
+    const steps = [
+      {
+        activityId: '1',
+        activityType: { name: 'migrateRoles' },
+        attempt: 3,
+        state: 1,
+        lastFailure: { message: 'Refused.' },
+      },
+    ];
+    const server = serverOf({
+      query: () => Promise.resolve(cluster([], { phase: 'preparing' })),
+      describe: () => Promise.resolve({ raw: { pendingActivities: steps } }),
+    });
+    let seen: unknown;
+    const output: ProgressOutput = { show: (_, live) => (seen = live.get(WHOLE)?.retrying), away: () => undefined };
+    await follow(server.client, server.handle, { output, signal: never, settled: () => true });
+    expect(server.described).toEqual(['pgtransit-0123456789ab']);
+    expect(seen).toEqual([{ step: 'migrateRoles', attempt: 3, failure: 'Refused.' }]);
   });
 
   test('goes on where steps cannot be read: no such workflow yet, or heartbeats that only a worker can decrypt', async () => {

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { WHOLE } from '../../src/cli/view/live.ts';
 import type { ProgressOutput } from '../../src/cli/view/output.ts';
 import { lineOutput, liveOutput, progressOutput } from '../../src/cli/view/output.ts';
 import type { ClusterProgress } from '../../src/domain/progress.ts';
@@ -168,6 +169,17 @@ describe('in a log', () => {
       '05:06:07 a: copying, 3 of 7 tables, 1.2 GB of 4.0 GB, ' +
         '! copyTables failed, and is tried again by itself (attempt 2): The target does not answer.',
     ]);
+  });
+
+  test('what the migration itself does not get done has a line too', () => {
+    const { output, said } = lines();
+    const retrying = [{ step: 'migrateRoles', attempt: 2, failure: 'The target does not answer.' }];
+    for (const attempt of [2, 3]) {
+      const steps = live({ retrying: retrying.map((step) => ({ ...step, attempt })) });
+      output.show(cluster([], { phase: 'preparing' }), new Map([[WHOLE, steps]]));
+    }
+    expect(said[0]).toMatch(/^05:06:07 ! migrateRoles failed, .*\(attempt 2\): The target does not answer\.$/);
+    expect(said.filter((line) => line.includes('migrateRoles'))).toHaveLength(1);
   });
 
   test('a server that is away is said at once, once a minute, and when it is back', () => {

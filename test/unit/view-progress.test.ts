@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { formatSeconds } from '../../src/cli/view/amounts.ts';
 import type { LiveDatabase, PendingStep } from '../../src/cli/view/live.ts';
-import { copyLanes, liveOf, withLive } from '../../src/cli/view/live.ts';
+import { copyLanes, liveOf, WHOLE, withLive } from '../../src/cli/view/live.ts';
 import { renderProgress } from '../../src/cli/view/progress.ts';
 import { RateMeter } from '../../src/cli/view/rate.ts';
 import { progressLine, stillLine } from '../../src/cli/view/summary.ts';
@@ -87,6 +87,15 @@ lost      failed
 busy      copying      [######..............]  3 of 7 tables  1.2 GB of 4.0 GB
   ! copyTables failed, and is tried again by itself (attempt 3): The target
     does not answer.`));
+
+  test('says below the heading what the migration itself does not get done', () =>
+    expect(
+      render(cluster([database('shop', { phase: 'preparing', message: '' })], { phase: 'preparing' }), {
+        [WHOLE]: live({ retrying: [{ step: 'migrateRoles', attempt: 3, failure: 'The target does not answer.' }] }),
+      }),
+    ).toBe(`pgtransit-0123456789ab: preparing
+  ! migrateRoles failed, and is tried again by itself (attempt 3): The target does not answer.
+shop      preparing`));
 
   test('quotes a name in the command, and leaves out one that cannot be pasted', () => {
     const answer = (name: string) =>
@@ -182,6 +191,7 @@ describe('a line of a log', () => {
     expect(stillLine(cluster([...open, database('c', { phase: 'done' })]), steps)).toBe(
       '1 copying, 1 streaming, 1 done, 1.2 GB of 4.0 GB, 5.0 MB/s, at most 2.0 kB behind',
     );
+    expect(stillLine(cluster([], { phase: 'validating' }), new Map())).toBe('validating');
     expect(stillLine(cluster([database('a'), database('c', { phase: 'done' })]), steps)).toBe(
       'a: copying, 3 of 7 tables, 1.2 GB of 4.0 GB, 5.0 MB/s, about 9 min 20 s left',
     );

@@ -60,7 +60,8 @@ function bar(part: number, columns: number): string {
   return `[${'#'.repeat(full)}${'.'.repeat(columns - full)}]`;
 }
 
-function marked(sentence: string, width: number): string[] {
+/** A sentence for whoever looks, set off from the rest. */
+export function marked(sentence: string, width: number): string[] {
   const lines = wrap(sentence, Math.max(10, width - 6));
   const shown = lines.slice(0, SENTENCE_LINES);
   if (lines.length > shown.length) shown.push(`${shown.pop() ?? ''} …`);

@@ -14,6 +14,9 @@ export interface LiveDatabase {
 
 export type Live = ReadonlyMap<string, LiveDatabase>;
 
+/** The migration itself among its databases: it looks at the servers, and makes the roles. No database is called so. */
+export const WHOLE = '';
+
 /** A pending step, as Temporal describes it. */
 export interface PendingStep {
   id: string;

@@ -2,11 +2,12 @@ import process from 'node:process';
 import type { ClusterProgress } from '../../domain/progress.ts';
 import { hasEnded } from '../../domain/phase.ts';
 import { formatSeconds } from './amounts.ts';
-import type { Live } from './live.ts';
+import type { Live, LiveDatabase } from './live.ts';
+import { WHOLE } from './live.ts';
 import { renderProgress } from './progress.ts';
 import type { Terminal } from './screen.ts';
 import { screenOn, sizeOf } from './screen.ts';
-import { progressLine, stillLine } from './summary.ts';
+import { progressLine, retries, stillLine } from './summary.ts';
 import { plain } from './text.ts';
 import { wrap } from './width.ts';
 
@@ -54,20 +55,25 @@ export function lineOutput(stream: Pick<NodeJS.WriteStream, 'write'>): ProgressO
     saidAt = Date.now();
     stream.write(`${new Date(saidAt).toISOString().slice(11, 19)} ${line}\n`);
   };
+  // A step that is tried again and again for one reason is worth one line.
+  const hasNewFailure = (name: string, steps: LiveDatabase | undefined): boolean => {
+    const failures = (steps?.retrying ?? []).map(({ step, failure }) => `${name}/${step}: ${failure}`);
+    const isNew = failures.some((failure) => !toldFailures.has(failure));
+    for (const failure of failures) toldFailures.add(failure);
+    return isNew;
+  };
   const isDue = () => Date.now() - saidAt >= SAY_AGAIN_MS;
   return {
     show(progress, live) {
       if (isAway) say('There is news again.');
       isAway = false;
+      const whole = live.get(WHOLE);
+      if (hasNewFailure(WHOLE, whole)) for (const sentence of retries(whole)) say(`! ${sentence}`);
       for (const database of progress.databases) {
         const steps = live.get(database.database);
         const what = `${database.phase} ${database.attention ?? ''}`;
-        // A step that is tried again and again for one reason is worth one line.
-        const failures = (steps?.retrying ?? []).map(({ step, failure }) => `${database.database}/${step}: ${failure}`);
-        const isNew = told.get(database.database) !== what || failures.some((failure) => !toldFailures.has(failure));
-        if (!isNew) continue;
+        if (!hasNewFailure(database.database, steps) && told.get(database.database) === what) continue;
         told.set(database.database, what);
-        for (const failure of failures) toldFailures.add(failure);
         say(progressLine(database, steps));
       }
       if (isDue() && !hasEnded(progress.phase)) say(stillLine(progress, live));

@@ -43,14 +43,12 @@ const hasAllRows = ({ phase }: DatabaseProgress): boolean =>
 
 /** What needs a person, or will if it goes on like this. */
 export const sentences = ({ attention, phase, message }: DatabaseProgress, live: LiveDatabase | undefined): string[] =>
-  [
-    attention ?? (phase === 'failed' ? message : ''),
-    ...(live?.retrying ?? []).map(
-      ({ step, attempt, failure }) => `${step} failed, and is tried again by itself (attempt ${attempt}): ${failure}`,
-    ),
-  ]
-    .map(plain)
-    .filter((sentence) => sentence !== '');
+  [plain(attention ?? (phase === 'failed' ? message : '')), ...retries(live)].filter((sentence) => sentence !== '');
+
+export const retries = (live: LiveDatabase | undefined): string[] =>
+  (live?.retrying ?? []).map(({ step, attempt, failure }) =>
+    plain(`${step} failed, and is tried again by itself (attempt ${attempt}): ${failure}`),
+  );
 
 /** One database on one line. */
 export const progressLine = (database: DatabaseProgress, live?: LiveDatabase): string =>
@@ -65,7 +63,7 @@ export const progressLine = (database: DatabaseProgress, live?: LiveDatabase): s
     .join(', ');
 
 /** The whole migration on one line, for when nothing has changed. */
-export function stillLine({ databases }: ClusterProgress, live: Live): string {
+export function stillLine({ phase, databases }: ClusterProgress, live: Live): string {
   const open = databases.filter(({ phase }) => !hasEnded(phase));
   const [only] = open;
   if (only !== undefined && open.length === 1) return progressLine(only, live.get(only.database));
@@ -73,7 +71,7 @@ export function stillLine({ databases }: ClusterProgress, live: Live): string {
   const rate = [...live.values()].reduce((sum, { bytesPerSecond }) => sum + (bytesPerSecond ?? 0), 0);
   const lag = Math.max(0, ...open.map(({ lagBytes }) => lagBytes ?? 0));
   return [
-    countPhases(databases),
+    databases.length === 0 ? phase : countPhases(databases),
     ...(copying.length === 0 ? [] : [describeBytes(sumOfBytes(copying))]),
     ...(rate < 1 ? [] : [`${formatBytes(Math.round(rate))}/s`]),
     ...(lag === 0 ? [] : [`at most ${formatBytes(lag)} behind`]),
