@@ -330,7 +330,7 @@ describe('migrateCluster', () => {
     // Ends only by cancellation while the snapshot is one that gets lost: what notices the loss must end it.
     const copyTables = (_: unknown, generation: number) =>
       generation === 2 ? Promise.resolve({ tables: 1, rows: 5, bytes: 500, current: null }) : untilCancelled();
-    await withWorkers({ keepSnapshot, copyTables } as never, async ({ start, calls }) => {
+    await withWorkers({ keepSnapshot, copyTables }, async ({ start, calls }) => {
       const handle = await start('migrateCluster', { stop: { when: 'caught-up' } });
       const [report] = ((await handle.result()) as ClusterReport).databases;
       expect(report).toMatchObject({ status: 'done', generations: 3 });
