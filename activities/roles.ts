@@ -1,3 +1,4 @@
+import { Context } from '@temporalio/activity';
 import { NAME_PREFIX } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import type { PinnedServers } from '../src/domain/migration.ts';
@@ -6,6 +7,7 @@ import type { RoleReport } from '../src/domain/progress.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { connect } from '../src/postgres/connection.ts';
 import { readMemberships, readParameterPrivileges, readRoles } from '../src/postgres/role.ts';
+import { readAllRolesSettings } from '../src/postgres/role-all.ts';
 import type { RoleSet } from '../src/postgres/role-restore.ts';
 import { restoreRoles } from '../src/postgres/role-restore.ts';
 import type { ActivityDeps } from './context.ts';
@@ -26,7 +28,10 @@ export function createRoleActivities(deps: ActivityDeps) {
       const found = await withSession(openServer(deps, input, 'source'), 'reading the roles', readRoleSet);
       const wanted = without(found, input.plan.roles.exclude);
       const restored = await withSession(openServer(deps, input, 'target'), 'making the roles', (target) =>
-        restoreRoles(target, wanted, input.plan.roles.passwords),
+        restoreRoles(target, wanted, {
+          passwords: input.plan.roles.passwords,
+          again: Context.current().info.attempt > 1,
+        }),
       );
       deps.onPlaceholders?.(restored.placeholders);
       return restored.reports;
@@ -64,11 +69,13 @@ const readRoleSet = async (source: Session): Promise<RoleSet> => ({
   roles: await readRoles(source),
   memberships: await readMemberships(source),
   parameters: await readParameterPrivileges(source),
+  allRoles: await readAllRolesSettings(source),
 });
 
 function without(set: RoleSet, excluded: readonly string[]): RoleSet {
   const kept = (role: string | null) => role === null || !excluded.includes(role);
   return {
+    ...set,
     roles: set.roles.filter(({ name }) => kept(name)),
     memberships: set.memberships.filter(({ role, member }) => kept(role) && kept(member)),
     parameters: set.parameters.filter(({ grantee }) => kept(grantee)),

@@ -1,5 +1,5 @@
-import { silenceStatementLog } from './secret-statement.ts';
 import type { RoleReport } from '../domain/progress.ts';
+import { attempt } from './attempt.ts';
 import type { Session } from './connection.ts';
 import { quoteIdent, quoteLiteral } from './identifier.ts';
 import type { Membership, ParameterPrivilege, Role, RolePassword } from './role.ts';
@@ -8,15 +8,25 @@ import {
   createRoleSql,
   grantMembershipSql,
   grantParameterSql,
+  needsPlaceholder,
   passwordFor,
   readRoleNames,
 } from './role.ts';
-import { redact, sqlstateOf, toMigrationError } from './sqlstate.ts';
+import type { AllRolesSettings } from './role-all.ts';
+import { restoreAllRolesSettings } from './role-all.ts';
+import { silenceStatementLog } from './secret-statement.ts';
 
 export interface RoleSet {
   roles: readonly Role[];
   memberships: readonly Membership[];
   parameters: readonly ParameterPrivilege[];
+  allRoles: AllRolesSettings;
+}
+
+export interface RestoreOptions {
+  passwords: 'copy' | 'placeholder';
+  /** An earlier attempt may have made roles and died before it could tell. */
+  again: boolean;
 }
 
 export interface RestoredRoles {
@@ -32,7 +42,7 @@ export interface RestoredRoles {
 export async function restoreRoles(
   target: Session,
   set: RoleSet,
-  passwords: 'copy' | 'placeholder',
+  { passwords, again }: RestoreOptions,
 ): Promise<RestoredRoles> {
   return target.transaction(async () => {
     await target.query("SELECT pg_advisory_xact_lock(hashtext('pgtransit'), hashtext('roles'))");
@@ -42,13 +52,17 @@ export async function restoreRoles(
     const reports = new Map<string, RoleReport>();
     const placeholders = new Map<string, string>();
     for (const role of set.roles) {
-      const password = passwordFor(role, passwords);
-      const report = present.has(role.name)
-        ? reportOf(role, 'exists', 'It was there already and is left as it is.')
-        : await createRole(target, role, password);
+      if (present.has(role.name)) {
+        const mayBeOurs = again && needsPlaceholder(role, passwords);
+        reports.set(role.name, reportOf(role, 'exists', mayBeOurs ? MAY_BE_OURS : THERE));
+        continue;
+      }
+      const password = await passwordFor(role, passwords);
+      const report = await createRole(target, role, password);
       reports.set(role.name, report);
-      if (report.status === 'created') created.add(role.name);
-      if (report.placeholder && password.value !== null) placeholders.set(role.name, password.value);
+      if (report.status !== 'created') continue;
+      created.add(role.name);
+      if (password.placeholder !== null) placeholders.set(role.name, password.placeholder);
     }
     const note = (role: string, message: string) => {
       const report = reports.get(role);
@@ -56,9 +70,14 @@ export async function restoreRoles(
     };
     await grantMemberships(target, set.memberships, { present, created, note });
     await grantParameters(target, set.parameters, { present, created, note });
-    return { reports: [...reports.values()], placeholders };
+    for (const [role, report] of reports) if (report.message === '') note(role, 'It is as on the source.');
+    const allRoles = await restoreAllRolesSettings(target, set.allRoles);
+    return { reports: [...reports.values(), ...(allRoles === null ? [] : [allRoles])], placeholders };
   });
 }
+
+const THERE = 'It was there already and is left as it is.';
+const MAY_BE_OURS = `${THERE} If an earlier attempt of this step made it, its password is random: set a new one.`;
 
 const reportOf = (role: Role, status: RoleReport['status'], message: string, placeholder = false): RoleReport => ({
   role: role.name,
@@ -69,10 +88,10 @@ const reportOf = (role: Role, status: RoleReport['status'], message: string, pla
 
 async function createRole(target: Session, role: Role, password: RolePassword): Promise<RoleReport> {
   const notes: string[] = [];
-  if (password.placeholder) notes.push('It has a random password: set a new one.');
-  let refusal = await attempt(target, createRoleSql(role, password.value, true));
+  if (password.placeholder !== null) notes.push('It has a random password: set a new one.');
+  let refusal = await attempt(target, createRoleSql(role, password.stored, true));
   if (refusal?.sqlstate === INSUFFICIENT_PRIVILEGE) {
-    refusal = await attempt(target, createRoleSql(role, password.value, false));
+    refusal = await attempt(target, createRoleSql(role, password.stored, false));
     for (const attribute of refusal === null ? role.attributes : []) {
       const refused = await attempt(target, `ALTER ROLE ${quoteIdent(role.name)} ${attribute}`);
       if (refused !== null) notes.push(`It lost ${attribute}: ${refused.message}`);
@@ -90,8 +109,7 @@ async function createRole(target: Session, role: Role, password: RolePassword): 
     if (refused !== null) notes.push(`It lost its comment: ${refused.message}`);
   }
   await actForRole(target, role.name);
-  const message = notes.join(' ') || 'It is as on the source.';
-  return reportOf(role, 'created', message, password.placeholder);
+  return reportOf(role, 'created', notes.join(' '), password.placeholder !== null);
 }
 
 /** Before 16 a role that is no superuser must be a member of the owner to whom it gives an object. */
@@ -114,6 +132,9 @@ interface Context {
 async function grantMemberships(target: Session, memberships: readonly Membership[], context: Context): Promise<void> {
   const { present, created, note } = context;
   const there = (role: string) => present.has(role) || created.has(role);
+  for (const { role, member } of memberships)
+    if (created.has(member) && !there(role))
+      note(member, `It is no member of ${quoteIdent(role)}, which is not there.`);
   let pending = memberships.filter(
     ({ role, member }) => there(role) && there(member) && (created.has(role) || created.has(member)),
   );
@@ -150,19 +171,3 @@ async function grantParameters(
 
 const INSUFFICIENT_PRIVILEGE = '42501';
 const DUPLICATE_OBJECT = '42710';
-
-/** Runs one statement; null, or why the server refused it. A lost connection is thrown. */
-async function attempt(target: Session, sql: string): Promise<{ sqlstate: string; message: string } | null> {
-  await target.query('SAVEPOINT role');
-  try {
-    await target.query(sql);
-    await target.query('RELEASE SAVEPOINT role');
-    return null;
-  } catch (error) {
-    const sqlstate = sqlstateOf(error);
-    if (sqlstate === null || toMigrationError(error, { server: 'target', doing: 'making a role' }).retryable)
-      throw error;
-    await target.query('ROLLBACK TO SAVEPOINT role');
-    return { sqlstate, message: `${redact(error instanceof Error ? error.message : '')}.` };
-  }
-}

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Session } from './connection.ts';
 import { quoteIdent, quoteLiteral } from './identifier.ts';
+import { scramVerifier } from './scram.ts';
 
 /** What a role can do besides being a member: those that a server may refuse to give, one by one. */
 const ATTRIBUTES = ['SUPERUSER', 'CREATEDB', 'CREATEROLE', 'REPLICATION', 'BYPASSRLS'] as const;
@@ -116,16 +117,21 @@ export function createRoleSql(role: Role, password: string | null, attributes: b
 }
 
 export interface RolePassword {
-  value: string | null;
-  placeholder: boolean;
+  /** For PASSWORD; null: none. */
+  stored: string | null;
+  /** The password itself, where it was made up. */
+  placeholder: string | null;
 }
 
-/** A role that had no password gets none. */
-export function passwordFor(role: Role, wish: 'copy' | 'placeholder'): RolePassword {
-  const placeholder = { value: randomBytes(24).toString('base64url'), placeholder: true };
-  if (!role.verifier.known) return role.login ? placeholder : { value: null, placeholder: false };
-  if (role.verifier.value === null) return { value: null, placeholder: false };
-  return wish === 'placeholder' ? placeholder : { value: role.verifier.value, placeholder: false };
+/** Whether the role's own password cannot be had, or is not wanted. A role that had none gets none. */
+export const needsPlaceholder = ({ verifier, login }: Role, wish: 'copy' | 'placeholder'): boolean =>
+  verifier.known ? verifier.value !== null && wish === 'placeholder' : login;
+
+export async function passwordFor(role: Role, wish: 'copy' | 'placeholder'): Promise<RolePassword> {
+  if (!needsPlaceholder(role, wish))
+    return { stored: role.verifier.known ? role.verifier.value : null, placeholder: null };
+  const placeholder = randomBytes(24).toString('base64url');
+  return { stored: await scramVerifier(placeholder), placeholder };
 }
 
 /** GUC_LIST_QUOTE (pg_dump's variable_is_guc_list_quote): one quoted string would be one element with commas in it. */

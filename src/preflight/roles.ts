@@ -1,7 +1,8 @@
 import type { Session } from '../postgres/connection.ts';
 import { quoteIdent, quoteLiteral } from '../postgres/identifier.ts';
 import type { Role } from '../postgres/role.ts';
-import { readRoleNames, readRoles, settingSql, splitList } from '../postgres/role.ts';
+import { readRoleNames, readRoles, splitList } from '../postgres/role.ts';
+import { planAllRolesSettings, readAllRolesSettings } from '../postgres/role-all.ts';
 import { ofExtension, USER_SCHEMA } from './catalog.ts';
 import type { ClusterContext, DatabaseContext, Seen } from './check.ts';
 import { readOwnRole } from './privileges.ts';
@@ -42,16 +43,19 @@ export async function roleAttributes(context: ClusterContext): Promise<Seen[]> {
   });
 }
 
-/** They would hold for every database of the target, also for those that it had before. */
-export async function settingsOfAllRoles({ source }: ClusterContext): Promise<Seen[]> {
-  const rows = await source.query<{ setting: string }>(
-    'SELECT unnest(setconfig) AS setting FROM pg_db_role_setting WHERE setrole = 0 AND setdatabase = 0 ORDER BY 1',
+export async function settingsOfAllRoles({ source, target }: ClusterContext): Promise<Seen[]> {
+  const planned = await planAllRolesSettings(target, await readAllRolesSettings(source));
+  return planned.flatMap(({ name, sql, obstacle }) =>
+    obstacle === null
+      ? []
+      : [
+          {
+            object: quoteIdent(name),
+            message: `The source has this setting for all roles in all databases (ALTER ROLE ALL). It is not carried over: ${obstacle}.`,
+            remedy: `${sql}; -- on the target, if all its databases are to have it`,
+          },
+        ],
   );
-  return rows.map(({ setting }) => ({
-    object: quoteIdent(setting.split('=')[0] ?? ''),
-    message: 'The source has this setting for all roles in all databases (ALTER ROLE ALL). It is not carried over.',
-    remedy: `${settingSql('ROLE ALL', setting)}; -- on the target, if all its databases are to have it`,
-  }));
 }
 
 export async function roleLabels({ source }: ClusterContext): Promise<Seen[]> {

@@ -146,17 +146,21 @@ describe('inspectCluster', () => {
     await source.psql('postgres', 'SELECT pg_reload_conf()');
   });
 
-  it('names settings of all roles and labels of roles, which are not carried over', async () => {
+  it('names the settings of all roles, and labels of roles, that are not carried over', async () => {
     await source.psql('postgres', `ALTER ROLE ALL SET search_path = public, "My Schema"; CREATE ROLE labelled`);
     await source.psql(
       'postgres',
       `INSERT INTO pg_shseclabel SELECT oid, 'pg_authid'::regclass, 'it''s', 'top secret' FROM pg_roles WHERE rolname = 'labelled'`,
     );
+    expect(withCode((await inspect()).findings, 'all-roles-setting')).toEqual([]);
+    await target.psql('postgres', 'CREATE DATABASE theirs');
     const { findings } = await inspect();
+    await target.psql('postgres', 'DROP DATABASE theirs');
     expect(withCode(findings, 'all-roles-setting')).toMatchObject([
       {
         severity: 'warning',
         object: '"search_path"',
+        message: expect.stringContaining('it would hold for database "theirs"') as string,
         remedy: expect.stringContaining(`ALTER ROLE ALL SET "search_path" TO 'public', 'My Schema';`) as string,
       },
     ]);

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { MockActivityEnvironment } from '@temporalio/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readIdentity } from '../../src/postgres/identity.ts';
 import { createRoleActivities } from '../../activities/roles.ts';
@@ -34,6 +35,8 @@ afterAll(async () => {
 interface Who {
   sourceUri?: string;
   targetUri?: string;
+  /** Of the step, as Temporal counts them. */
+  attempt?: number;
 }
 
 /** The made-up passwords of the latest migration. */
@@ -41,7 +44,7 @@ let told: ReadonlyMap<string, string> = new Map();
 
 async function migrateRoles(
   plan: unknown,
-  { sourceUri = source.uri(), targetUri = target.uri() }: Who = {},
+  { sourceUri = source.uri(), targetUri = target.uri(), attempt = 1 }: Who = {},
 ): Promise<Map<string, RoleReport>> {
   const endpoint = (_reference: string, server: 'source' | 'target'): Endpoint => ({
     server,
@@ -60,7 +63,8 @@ async function migrateRoles(
   };
   const onPlaceholders = (passwords: ReadonlyMap<string, string>) => void (told = passwords);
   const activities = createRoleActivities({ endpoint, searchAttributes: false, onPlaceholders });
-  const reports = await runActivity(() => activities.migrateRoles(input), []);
+  const environment = new MockActivityEnvironment({ attempt });
+  const reports = await runActivity(() => activities.migrateRoles(input), [], environment);
   return new Map(reports.map((report) => [report.role, report]));
 }
 
@@ -71,6 +75,12 @@ async function dropRoles(): Promise<void> {
       .split('\n')
       .filter(Boolean))
       await target.psql('postgres', sql);
+}
+
+/** What a role that is no superuser made, only it or a superuser may take back. */
+async function forgetMaker(): Promise<void> {
+  await target.psql('postgres', 'REASSIGN OWNED BY maker TO postgres; DROP OWNED BY maker');
+  await dropRoles();
 }
 
 const ATTRIBUTES = `SELECT rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls,
@@ -170,18 +180,45 @@ describe('migrateRoles', () => {
       status: 'created',
       message: expect.stringContaining('SUPERUSER') as string,
     });
+    expect(reports.get('t_forever')?.message).toMatch(/^It lost the setting log_statement: permission denied/);
     expect(reports.get('t_plain')?.status).toBe('created');
     // … and may make it the owner of something
     expect(await target.psql('postgres', `SELECT pg_has_role('maker', 't_plain', 'SET')`)).toBe('t');
   });
 
+  test('tells no password that it makes up to the log of a target that it may not silence', async () => {
+    await forgetMaker();
+    const plan = { roles: { exclude: ['reader'], passwords: 'placeholder' } };
+    await migrateRoles(plan, { targetUri: target.uri('postgres', { user: 'maker' }) });
+    expect([...told.keys()]).toContain('t_login');
+    const log = readFileSync(target.logFile, 'utf8');
+    expect(log).toMatch(/CREATE ROLE "t_login" WITH .* PASSWORD 'SCRAM-SHA-256\$4096:/);
+    for (const password of told.values()) expect(log).not.toContain(password);
+  });
+
+  test('says of a role that an attempt which died may have made that its password may be random', async () => {
+    const plan = { roles: { exclude: ['reader'], passwords: 'placeholder' } };
+    const reports = await migrateRoles(plan, { attempt: 2 });
+    expect(reports.get('t_login')).toMatchObject({
+      status: 'exists',
+      message: expect.stringContaining('If an earlier attempt of this step made it, its password is random') as string,
+    });
+    expect(reports.get('t_plain')?.message).toBe('It was there already and is left as it is.');
+  });
+
   test('goes on when one role fails, and says why', async () => {
-    await target.psql('postgres', 'REASSIGN OWNED BY maker TO postgres; DROP OWNED BY maker');
-    await dropRoles();
-    await source.psql('postgres', `CREATE ROLE t_bad; UPDATE pg_authid SET rolconnlimit = -5 WHERE rolname = 't_bad'`);
+    await forgetMaker();
+    await source.psql(
+      'postgres',
+      `CREATE ROLE t_bad ROLE t_plain; UPDATE pg_authid SET rolconnlimit = -5 WHERE rolname = 't_bad'`,
+    );
     const reports = await migrateRoles({ roles: { exclude: ['reader'] } });
     expect(reports.get('t_bad')).toMatchObject({ status: 'failed', message: 'invalid connection limit: -5.' });
-    expect(reports.get('t_plain')?.status).toBe('created');
+    expect(reports.get('t_plain')).toMatchObject({
+      status: 'created',
+      message: 'It is no member of "t_bad", which is not there.',
+    });
+    await source.psql('postgres', 'DROP ROLE t_bad');
     expect(await target.psql('postgres', MEMBERSHIPS)).toBe(await source.psql('postgres', MEMBERSHIPS));
   });
 
@@ -200,5 +237,55 @@ describe('migrateRoles', () => {
     };
     const activities = createRoleActivities({ endpoint, searchAttributes: false });
     await expect(runActivity(() => activities.migrateRoles(input), [])).rejects.toMatchObject({ type: 'WrongServer' });
+  });
+});
+
+describe('settings of all roles', () => {
+  const SETTINGS = `SELECT setconfig FROM pg_db_role_setting WHERE setrole = 0 AND setdatabase = 0`;
+  const plan = { roles: { exclude: ['reader'] } };
+
+  beforeAll(() =>
+    source.psql(
+      'postgres',
+      `ALTER ROLE ALL SET search_path = "My Schema", public; ALTER ROLE ALL SET work_mem = '9MB'; ALTER ROLE ALL SET session_preload_libraries = 'auto_explain'`,
+    ),
+  );
+  afterAll(() => source.psql('postgres', 'ALTER ROLE ALL RESET ALL'));
+
+  test('come along, but for those that could keep everybody out, and are set once', async () => {
+    const reports = await migrateRoles(plan);
+    expect(reports.get('ALL')).toMatchObject({
+      status: 'created',
+      message:
+        'For all roles, search_path, work_mem is as on the source. ' +
+        'session_preload_libraries is not set: it could keep everybody out of the target.',
+    });
+    expect(await target.psql('postgres', SETTINGS)).toBe(`{"search_path=\\"My Schema\\", public",work_mem=9MB}`);
+    const again = await migrateRoles(plan);
+    expect(again.get('ALL')?.message).toMatch(/^session_preload_libraries is not set/);
+  });
+
+  test('leave the values of the target as they are', async () => {
+    await target.psql('postgres', `ALTER ROLE ALL RESET ALL; ALTER ROLE ALL SET work_mem = '3MB'`);
+    const reports = await migrateRoles(plan);
+    expect(reports.get('ALL')?.message).toContain('work_mem is not set: the target has a value of its own.');
+    expect(await target.psql('postgres', SETTINGS)).toContain('work_mem=3MB');
+  });
+
+  test('do not come to a target that serves other databases', async () => {
+    await target.psql('postgres', 'ALTER ROLE ALL RESET ALL');
+    await target.psql('postgres', 'CREATE DATABASE theirs');
+    const reports = await migrateRoles(plan);
+    expect(reports.get('ALL')).toMatchObject({
+      status: 'exists',
+      message: expect.stringContaining('it would hold for database "theirs" of the target too') as string,
+    });
+    expect(await target.psql('postgres', SETTINGS)).toBe('');
+    await target.psql('postgres', 'DROP DATABASE theirs');
+  });
+
+  test('are left out where only a superuser may set them', async () => {
+    const reports = await migrateRoles(plan, { targetUri: target.uri('postgres', { user: 'maker' }) });
+    expect(reports.get('ALL')?.message).toContain('work_mem is not set: only a superuser of the target may set it.');
   });
 });

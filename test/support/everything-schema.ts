@@ -17,6 +17,7 @@ export function everythingSchema(major: number): { roles: string; schema: string
 const ROLES = `
 CREATE ROLE auditor NOLOGIN BYPASSRLS; CREATE ROLE staff NOLOGIN; CREATE ROLE clerk LOGIN PASSWORD 'clerk' IN ROLE staff;
 ALTER ROLE clerk SET search_path = firm, "$user", public; COMMENT ON ROLE auditor IS 'reads what others did';
+ALTER ROLE ALL SET lock_timeout = '55s';
 `;
 
 const OBJECTS = `
