@@ -2,6 +2,7 @@ import process from 'node:process';
 import { blocks } from '../domain/finding.ts';
 import type { Finding } from '../domain/finding.ts';
 import type { ClusterProgress } from '../domain/progress.ts';
+import { quoteIdent } from '../postgres/identifier.ts';
 import type { Outcome } from './outcome.ts';
 import { countFindings, renderFindings } from './view/findings.ts';
 import type { Answer } from './view/report.ts';
@@ -99,7 +100,10 @@ export function withPlaceholders({ answer, text }: Delivery, passwords: Readonly
   const lines = [...passwords].map(([role, password]) => `  ${plain(role)}: ${password}`);
   for (const { role, placeholder } of answer.roles)
     if (placeholder && !passwords.has(role))
-      lines.push(`  ${plain(role)}: made up by a process that has ended; ALTER ROLE … PASSWORD gives it a new one`);
+      lines.push(
+        `  ${plain(role)}: was made up by another process, and nobody knows it; set a new one on the target:`,
+        `    ALTER ROLE ${plain(quoteIdent(role))} PASSWORD '…';`,
+      );
   return {
     answer: { ...answer, placeholders: Object.fromEntries(passwords) },
     text: lines.length === 0 ? text : ['Passwords that were made up for roles:', ...lines, '', text].join('\n'),

@@ -27,6 +27,7 @@ import type { Service } from './serve.ts';
 import { servedHere, whileNotInterrupted } from './serve.ts';
 import { UsageError } from './usage-error.ts';
 import { progressOutput } from './view/output.ts';
+import { plain } from './view/text.ts';
 
 export function pgCommand(secrets: Secrets): Command {
   return pgFlags().action(async (_flags: unknown, command: Command) => {
@@ -93,7 +94,7 @@ async function migrate(migration: PgMigration): Promise<number> {
   const { handle, state, taskQueue } = await attachOrStart(session, id, options);
   if (state === 'finished') {
     say(`${id} is finished already. --again migrates once more.`);
-    return deliver(answerOf.outcome(id, await outcomeOf(handle)), options);
+    return report(migration, { ended: await outcomeOf(handle), progress: null });
   }
   say(state === 'started' ? `Migration ${id} is started.` : `Migration ${id} is under way; going on with it.`);
   const isOurs = taskQueue === id;
@@ -108,21 +109,30 @@ async function migrate(migration: PgMigration): Promise<number> {
     });
   };
   // One that other workers carry out needs none here.
-  const followed = isOurs ? await servedHere(migration, watch) : await whileNotInterrupted(watch);
-  return report(migration, followed);
+  try {
+    return report(migration, isOurs ? await servedHere(migration, watch) : await whileNotInterrupted(watch));
+  } catch (error) {
+    sayPasswords(migration);
+    throw error;
+  }
 }
 
-function report({ taskQueue: id, options, placeholders }: PgMigration, followed: Followed): number {
+function report(migration: PgMigration, followed: Followed): number {
+  const { taskQueue: id, options, placeholders } = migration;
   const withPasswords = (delivery: Delivery): Delivery =>
     options.showPasswords ? withPlaceholders(delivery, placeholders) : delivery;
   if (followed === 'interrupted') {
-    // The next process will not know them.
-    if (options.showPasswords)
-      for (const [role, password] of placeholders) say(`Password of role ${role}: ${password}`);
+    sayPasswords(migration);
     return INTERRUPTED;
   }
   const delivery = 'ended' in followed ? answerOf.outcome(id, followed.ended) : answerOf.progress(id, followed.settled);
   return deliver(withPasswords(delivery), options);
+}
+
+/** Where there will be no answer to show them in: the next process does not know them. */
+function sayPasswords({ options, placeholders }: PgMigration): void {
+  if (!options.showPasswords) return;
+  for (const [role, password] of placeholders) say(`Password of role ${plain(role)}: ${password}`);
 }
 
 /** Every database has ended, waits for a person, or streams as far behind as was asked for. */

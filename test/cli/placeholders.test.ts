@@ -8,6 +8,8 @@ import type { PostgresServer } from '../../lab/postgres-server.ts';
 import { startPostgres } from '../../lab/postgres-server.ts';
 import { temporalCliPath } from '../../src/temporal/cli-path.ts';
 import type { ClusterReport } from '../../src/domain/progress.ts';
+import { HOLD_SCHEMA, holdAt } from '../support/hold.ts';
+import type { RunningCommand } from './command.ts';
 import { pgtransit } from './command.ts';
 
 let source: PostgresServer;
@@ -28,7 +30,7 @@ beforeAll(async () => {
      CREATE ROLE app LOGIN PASSWORD 'of the source'; CREATE ROLE nobody NOLOGIN`,
   );
   await source.psql('postgres', 'CREATE DATABASE shop OWNER mover');
-  await source.psql('shop', 'SET ROLE mover; CREATE TABLE item (id int PRIMARY KEY); INSERT INTO item VALUES (1)');
+  await source.psql('shop', `SET ROLE mover; ${HOLD_SCHEMA}`);
 }, 60_000);
 
 afterAll(() => Promise.all([source.remove(), target.remove()]));
@@ -39,14 +41,18 @@ interface Answer {
   roles: ClusterReport['roles'];
 }
 
-async function migrate(report: string, ...flags: string[]) {
-  const file = join(home, report);
+function pg(...flags: string[]): RunningCommand {
   const mover = source.uri('postgres', { user: 'mover', password: 'moves' });
   const uris = ['-s', mover, '-t', target.uri('postgres'), '-f', 'postgres'];
-  const command = pgtransit(['pg', ...uris, '--force-method', 'dump', '--report-file', file, '--json', ...flags], {
+  return pgtransit(['pg', ...uris, '--force-method', 'dump', ...flags], {
     HOME: home,
     TEMPORAL_ADDRESS: inject('temporalAddress'),
   });
+}
+
+async function migrate(report: string, ...flags: string[]) {
+  const file = join(home, report);
+  const command = pg('--report-file', file, '--json', ...flags);
   expect(await command.exitCode, command.stdout + command.stderr).toBe(0);
   expect(statSync(file).mode & 0o777).toBe(0o600);
   const { stdout, stderr } = command;
@@ -75,6 +81,16 @@ const historiesOf = (id: string): string =>
 const decoded = (history: string): string =>
   [...history.matchAll(/"data": "([^"]+)"/g)].map(([, data = '']) => Buffer.from(data, 'base64').toString()).join('\n');
 
+const FORGET = 'DROP DATABASE IF EXISTS shop; DROP ROLE app, mover, nobody';
+
+/** Logs in to the target, which asks everybody for a password. */
+const whoIs = (user: string, password: string): string =>
+  execFileSync(
+    join(target.binDir, 'psql'),
+    ['-XAtc', 'SELECT current_user', '-d', target.uri('postgres', { user, password })],
+    { env: target.env, encoding: 'utf8' },
+  ).trim();
+
 describe('passwords that are made up for roles', { timeout: 120_000 }, () => {
   test('are shown to who asks for them, and to nobody else', async () => {
     const { answer, file, stderr } = await migrate('shown.json', '--show-passwords');
@@ -84,21 +100,35 @@ describe('passwords that are made up for roles', { timeout: 120_000 }, () => {
     expect(
       await target.psql('postgres', `SELECT count(*) FROM pg_authid WHERE rolname = 'nobody' AND rolpassword IS NULL`),
     ).toBe('1');
-    const login = target.uri('shop', { user: 'app', password });
-    expect(
-      execFileSync(join(target.binDir, 'psql'), ['-XAtc', 'SELECT current_user', '-d', login], {
-        env: target.env,
-        encoding: 'utf8',
-      }).trim(),
-    ).toBe('app');
+    expect(whoIs('app', password)).toBe('app');
     expect(file).toContain(password);
     expect(stderr + logsIn(home) + readFileSync(target.logFile, 'utf8')).not.toContain(password);
     expect(historiesOf(answer.id)).toContain('"role":"app"');
     expect(historiesOf(answer.id)).not.toContain(password);
   });
 
+  test('are told when it is interrupted, and called unknown by the process that goes on', async () => {
+    await target.psql('postgres', FORGET);
+    await target.psql('postgres', 'CREATE DATABASE shop');
+    const hold = await holdAt(target, 'shop', 'copy');
+    const first = pg('--again', '--show-passwords');
+    await hold.reached();
+    first.kill('SIGINT');
+    expect(await first.exitCode).toBe(130);
+    const password = /^Password of role app: (\S+)$/m.exec(first.stderr)?.[1] ?? '';
+    expect(whoIs('app', password)).toBe('app');
+    await hold.release();
+
+    const second = pg('--show-passwords');
+    expect(await second.exitCode, second.stdout + second.stderr).toBe(0);
+    expect(second.stderr).toContain('going on with it');
+    expect(second.stdout).toContain('app: was made up by another process, and nobody knows it');
+    expect(second.stdout).toContain(`ALTER ROLE "app" PASSWORD '…';`);
+    expect(second.stdout + second.stderr).not.toContain(password);
+  });
+
   test('are known to nobody without it, and the role says that it needs another', async () => {
-    await target.psql('postgres', 'DROP DATABASE shop; DROP ROLE app, mover, nobody');
+    await target.psql('postgres', FORGET);
     const { answer, file } = await migrate('hidden.json', '--again');
     expect(answer.placeholders).toBeUndefined();
     expect(file).not.toContain('placeholders');
