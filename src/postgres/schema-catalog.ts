@@ -26,8 +26,10 @@ export async function readIndexFacts(source: Session, oids: readonly number[]): 
             CASE k.contype WHEN 'p' THEN 'PRIMARY KEY' ELSE 'UNIQUE' END || ' USING INDEX %INDEX%' ||
               CASE WHEN k.condeferrable THEN ' DEFERRABLE' ELSE '' END ||
               CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' ELSE '' END AS clause,
-            -- WITHOUT OVERLAPS (18) is no plain unique index; a line break in a name hides where a statement ends
+            -- WITHOUT OVERLAPS (18) is no plain unique index; USING INDEX would make an inherited NOT NULL the child's own
+            -- (18); a line break in a name hides where a statement ends
             k.contype NOT IN ('p', 'u') OR coalesce((to_jsonb(k) ->> 'conperiod')::bool, false) OR i.indisexclusion
+              OR k.contype = 'p' AND NOT t.relispartition AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = t.oid)
               OR concat(s.nspname, t.relname, x.relname, k.conname,
                         (SELECT string_agg(a.attname, '') FROM pg_attribute a WHERE a.attrelid = x.oid)) ~ '[\\n\\r]' AS unusual
        FROM pg_index i

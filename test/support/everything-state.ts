@@ -18,8 +18,8 @@ export async function readState(
   };
 }
 
-/** The fence of a cutover stays on the source; the NOT NULL that a key brings has a name of its own since 18. */
-const NO_DIFFERENCE = /^ALTER DATABASE .* SET default_transaction_read_only |^ +CONSTRAINT \w+_not_null NOT NULL /;
+/** The fence of a cutover stays on the source. */
+const NO_DIFFERENCE = /^ALTER DATABASE .* SET default_transaction_read_only /;
 
 /** Bytes and owners of large objects, what is filled, valid, validated and switched on, and whose an extension is. */
 const REST = `
