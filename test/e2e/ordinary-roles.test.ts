@@ -120,7 +120,7 @@ describe('by roles that are no superusers', () => {
   );
 
   test.each<[number, number, 'for superusers' | undefined]>([
-    [16, 18, undefined],
+    [15, 18, undefined],
     [14, 15, 'for superusers'],
   ])(
     'from %i to %i, with aiven_extras %s, who does nothing but what validateCluster says comes from a bare role to a migration',
