@@ -54,6 +54,7 @@ export class ClusterRun {
   readonly #id = workflowInfo().workflowId;
   readonly #progress = new Map<string, DatabaseProgress>();
   readonly #newsHeard = new Map<string, number>();
+  readonly #answersPassed = new Map<string, number>();
   readonly #children = new Map<string, Child>();
   #measuredAt = new Date();
   #endedAs: Phase | null = null;
@@ -243,23 +244,28 @@ export class ClusterRun {
 
   async #resolve(request: ResolveRequest): Promise<string> {
     const asked = this.#parked(request.database).filter(({ answers }) => answers.includes(request.action));
-    for (const { database } of asked)
+    for (const { database } of asked) {
+      this.#answered(database);
+      // One that has ended meanwhile needs no answer.
       await this.#children
         .get(database)
         ?.signal(resolveSignal, request)
-        .then(() => this.#answered(database))
         .catch(() => undefined);
+    }
     return `${request.action} was passed on to ${asked.map(({ database }) => database).join(', ')}.`;
   }
 
-  /** Until the child tells more, nothing is left to answer. */
+  /** Until the child has heard it and tells more, nothing is left to answer. */
   #answered(database: string): void {
+    this.#answersPassed.set(database, (this.#answersPassed.get(database) ?? 0) + 1);
     const known = this.#progress.get(database);
     if (known !== undefined) this.#progress.set(database, { ...known, attention: null, answers: [] });
     this.#tell();
   }
 
-  #hear({ number, progress }: DatabaseNews): void {
+  #hear({ number, progress: told, answersHeard }: DatabaseNews): void {
+    const isAnswered = answersHeard < (this.#answersPassed.get(told.database) ?? 0);
+    const progress = isAnswered ? { ...told, attention: null, answers: [] } : told;
     const known = this.#progress.get(progress.database);
     const isOld = number <= (this.#newsHeard.get(progress.database) ?? 0);
     if (known === undefined || hasEnded(known.phase) || isOld) return;

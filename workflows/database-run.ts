@@ -153,9 +153,11 @@ export class DatabaseRun {
         validator: (request: StopRequest | undefined) => refuse(knowsStop(request)),
       },
     );
-    setHandler(resolveSignal, (request: ResolveRequest) => void this.#parking.resolve(request.action), {
-      description: DESCRIPTION.internal,
-    });
+    const answer = (request: ResolveRequest) => {
+      this.status.hearAnswer();
+      this.#parking.resolve(request.action);
+    };
+    setHandler(resolveSignal, answer, { description: DESCRIPTION.internal });
     setHandler(resolveUpdate, (request: ResolveRequest) => this.#parking.resolve(request.action), {
       description: DESCRIPTION.resolve,
       validator: (request: ResolveRequest) =>

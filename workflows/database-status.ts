@@ -21,6 +21,7 @@ export interface CarriedStatus {
   measured: Measurement | null;
   newsToParent: number;
   generations: number;
+  answersHeard: number;
 }
 
 /**
@@ -43,6 +44,7 @@ export class DatabaseStatus {
   #toldSearch = '';
   #newsToParent: number;
   #generations: number;
+  #answersHeard: number;
 
   constructor(
     m: Migration,
@@ -54,6 +56,7 @@ export class DatabaseStatus {
     this.#measured = carried?.measured ?? null;
     this.#newsToParent = carried?.newsToParent ?? 0;
     this.#generations = carried?.generations ?? 0;
+    this.#answersHeard = carried?.answersHeard ?? 0;
     if (carried !== null) this.#phase = 'streaming';
     this.#searchAttributes = options.searchAttributes;
     this.#reportEveryMs = options.reportEveryMs;
@@ -96,6 +99,7 @@ export class DatabaseStatus {
       measured: this.#measured,
       newsToParent: this.#newsToParent,
       generations: this.#generations,
+      answersHeard: this.#answersHeard,
     };
   }
 
@@ -104,6 +108,11 @@ export class DatabaseStatus {
     this.#phase = phase;
     this.#message = message;
     this.#tell(true);
+  }
+
+  /** The parent has passed an answer on. Counted before it is obeyed, so that all news from then on has it. */
+  hearAnswer(): void {
+    this.#answersHeard += 1;
   }
 
   /** A sentence while the migration waits for a person; null when it goes on. */
@@ -157,7 +166,7 @@ export class DatabaseStatus {
     this.#newsToParent += 1;
     // A parent that has ended needs no news.
     getExternalWorkflowHandle(parent.workflowId, parent.runId)
-      .signal(databaseProgressSignal, { number: this.#newsToParent, progress })
+      .signal(databaseProgressSignal, { number: this.#newsToParent, progress, answersHeard: this.#answersHeard })
       .catch(() => undefined);
   }
 

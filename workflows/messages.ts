@@ -11,6 +11,8 @@ export type Phases = Record<string, Phase>;
 export interface DatabaseNews {
   number: number;
   progress: DatabaseProgress;
+  /** How many answers of the parent had arrived: news from before one still says that it is waited for. */
+  answersHeard: number;
 }
 
 export const stopReplicationSignal = defineSignal<[request: StopRequest | undefined]>(MESSAGE.stopReplication);

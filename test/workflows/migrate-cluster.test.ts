@@ -323,6 +323,32 @@ describe('migrateCluster', () => {
     );
   });
 
+  test('news that a database sent before it heard the answer do not park it again', async () => {
+    let failed = false;
+    const copyTables = () => {
+      if (failed) return untilCancelled();
+      failed = true;
+      return Promise.reject(failure('CopyFailed', 'Table public.t cannot be copied.'));
+    };
+    await withWorkers({ copyTables }, async ({ start }) => {
+      const handle = await start('migrateCluster', { parallelism: { copy: 1 } });
+      const parked = await eventually(
+        () => progressOf(handle),
+        (p) => p.attention !== null,
+      );
+      await handle.executeUpdate('resolve', { args: [{ action: 'retry' }] });
+      // As a measurement that was on its way would be.
+      const late = { number: 1_000, progress: parked.databases[0], answersHeard: 0 };
+      await handle.signal('databaseProgress', late);
+      expect((await progressOf(handle)).databases[0]).toMatchObject({ attention: null, answers: [] });
+      const heard = { ...late, number: 1_001, answersHeard: 1 };
+      await handle.signal('databaseProgress', heard);
+      expect((await progressOf(handle)).databases[0]).toMatchObject({ answers: ['retry', 'abort'] });
+      await handle.cancel();
+      await failureOf(handle);
+    });
+  });
+
   test('a lost snapshot is followed by the next one, which finishes the copy; foreign keys come last', async () => {
     let lost = 0;
     const keepSnapshot = (_: unknown, generation: number) =>
