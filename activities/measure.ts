@@ -1,6 +1,8 @@
 import { generationName, LEDGER_SCHEMA } from '../src/contract.ts';
+import { LIMITS } from '../src/domain/limits.ts';
 import type { Measurement, Migration } from '../src/domain/migration.ts';
 import { readLag } from '../src/postgres/lag.ts';
+import { readLockWait } from '../src/postgres/lock-wait.ts';
 import { readCopyProgress } from '../src/postgres/unit.ts';
 import type { ActivityDeps } from './context.ts';
 import { openSource, openTarget, withSession } from './context.ts';
@@ -14,12 +16,13 @@ export function createMeasureActivities(deps: ActivityDeps) {
         const generations = await target.query<{ number: number }>(
           `SELECT number FROM ${LEDGER_SCHEMA}.generation WHERE slot ORDER BY number`,
         );
-        if (generations.length === 0) return { ...copy, lagBytes: null, retainedBytes: null, problem: null };
+        const waiting = await readLockWait(target, m.id, LIMITS.lockWaitWorthMentioningMs);
+        if (generations.length === 0) return { ...copy, lagBytes: null, retainedBytes: null, problem: waiting };
         const names = generations.map(({ number }) => generationName(m.id, number));
         const lag = await withSession(openSource(deps, m, 'control'), 'measuring the lag', (source) =>
           readLag(source, target, names),
         );
-        return { ...copy, ...lag };
+        return { ...copy, ...lag, problem: lag.problem ?? waiting };
       });
     },
   };

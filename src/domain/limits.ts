@@ -24,6 +24,8 @@ export const LIMITS = {
   heartbeatEveryMs: 3_000,
   /** How often a wait looks again (lag, drain, a locked unit, the holder). One cheap query each. */
   pollMs: 500,
+  /** A lock that a step waits for longer than this is somebody else's, who may not end by itself; it is said then. */
+  lockWaitWorthMentioningMs: 10_000,
   /** The first and the longest pause between two measurements of a database; it doubles in between. */
   measureFirstMs: 5_000,
   measureMostMs: 300_000,
