@@ -109,8 +109,9 @@ async function withdraw(source: Session, target: Session, m: Migration, generati
     if (tables.size === 0) {
       await dropSlot(source, name);
       await dropPublication(source, name);
-      // Rows that no slot follows, such as those of unlogged tables, were copied once and need no generation.
-      await target.query(`DELETE FROM ${LEDGER_SCHEMA}.generation WHERE number = $1`, [number]);
+      // Rows that no slot follows, such as those of unlogged tables, were copied once and need no generation. The entry
+      // stays, so that a late attempt to open it finds that it was, and makes nothing.
+      await target.query(`UPDATE ${LEDGER_SCHEMA}.generation SET slot = false WHERE number = $1`, [number]);
     } else {
       await narrowPublication(source, name, tables);
       await target.query(

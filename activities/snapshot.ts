@@ -2,7 +2,7 @@ import { applicationName, generationName, LEDGER_SCHEMA } from '../src/contract.
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
-import { endSessions, sessionIsThere } from '../src/postgres/backend.ts';
+import { endSession, endSessions, sessionIsThere } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { displayName } from '../src/postgres/identifier.ts';
 import { tablesOfGeneration } from '../src/postgres/generation.ts';
@@ -73,7 +73,8 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
 
     /**
      * Runs as long as the copy: one session that renews the holder's lease, and a look at the holder itself. Once the
-     * copy is sealed it ends the holder, whose transaction was only read from.
+     * copy is sealed it ends the holder, whose transaction was only read from. Nobody else's: where the generation was
+     * closed instead, the next one may have its holder already.
      */
     async keepSnapshot(m: Migration, generation: number): Promise<void> {
       await withSession(openTarget(deps, m, 'control'), 'reading the ledger', (target) =>
@@ -86,17 +87,18 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
                 const booked = (await ledgerExists(target)) ? await readGeneration(target, generation) : null;
                 if (booked === null)
                   throw new MigrationError('SnapshotLost', `Generation ${generation} is not in the ledger any more.`);
+                held = { ...held, holderPid: booked.holder_pid };
                 if (booked.state !== 'open') return;
                 await requireSlots(source, target, m);
                 await requireHolder(source, m, booked);
                 const age = await ageOf(source, booked.holder_pid);
-                held = { holderPid: booked.holder_pid, snapshotAgeSeconds: age.seconds };
+                held = { ...held, snapshotAgeSeconds: age.seconds };
                 requireYoung(m, age);
                 await nextPoll();
               }
             },
           );
-          await endSessions(source, m.database, [applicationName(m.id, 'holder')]);
+          await endSession(source, held.holderPid, applicationName(m.id, 'holder'));
         }),
       );
     },

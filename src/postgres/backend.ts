@@ -9,15 +9,27 @@ const POLL_MS = 50;
  * Repeats the termination: a session that was just starting has no name at the first look.
  */
 export async function endSessions(session: Session, database: string, names: readonly string[]): Promise<void> {
-  for (;;) {
-    const found = await session.query(
+  await untilNone(() =>
+    session.query(
       `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
        WHERE application_name = ANY ($1) AND datname = $2 AND pid <> pg_backend_pid()`,
       [names, database],
-    );
-    if (found.length === 0) return;
-    await delay(POLL_MS);
-  }
+    ),
+  );
+}
+
+/** The same for one session, where others of its name may be somebody else's. */
+export async function endSession(session: Session, pid: number, name: string): Promise<void> {
+  await untilNone(() =>
+    session.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND application_name = $2', [
+      pid,
+      name,
+    ]),
+  );
+}
+
+async function untilNone(terminate: () => Promise<unknown[]>): Promise<void> {
+  while ((await terminate()).length > 0) await delay(POLL_MS);
 }
 
 /** Whether the backend with this pid is still the session of that name: pids are used again. */

@@ -34,7 +34,7 @@ CREATE TABLE ${LEDGER_SCHEMA}.generation (
   name text NOT NULL,                  -- of slot, publication and subscription
   -- closing: its snapshot was lost, and what was not finished under it is in the next one
   state text NOT NULL CHECK (state IN ('open', 'closing', 'sealed', 'streaming')),
-  slot bool NOT NULL,                  -- false: dump, no slot and no publication
+  slot bool NOT NULL,                  -- false: none, and no publication: a dump, or closed with nothing finished
   consistent_point pg_lsn,
   snapshot text NOT NULL,
   holder_pid int NOT NULL,
