@@ -15,7 +15,7 @@ import { databasesInScope } from '../src/preflight/databases.ts';
 import { inspectOneDatabase, inspectServers, readScope, recheckDatabase } from '../src/preflight/inspect.ts';
 import type { ActivityDeps } from './context.ts';
 import { readIdentity } from '../src/postgres/identity.ts';
-import { activitySignal, nextPoll, openSource, openTarget, withSession } from './context.ts';
+import { activitySignal, heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
 
 export interface DatabaseToInspect {
   plan: Plan;
@@ -120,14 +120,19 @@ const sourceForTarget = (deps: ActivityDeps, plan: Plan): ConnInfo =>
 /** Both are tried, so that both sentences are said at once. */
 async function reachBoth(deps: ActivityDeps, plan: Plan, id: string): Promise<[Session, Session]> {
   const endpoints = [deps.endpoint(plan.source, 'source'), deps.endpoint(plan.target, 'target')];
-  const outcomes = await Promise.allSettled(endpoints.map((endpoint) => reach(endpoint, id)));
+  const reasons = new Map<Endpoint, string>();
+  const outcomes = await heartbeating(
+    () => ({ waitingFor: [...reasons.values()].join(' ') }),
+    () =>
+      Promise.allSettled(endpoints.map((endpoint) => reach(endpoint, id, (reason) => reasons.set(endpoint, reason)))),
+  );
   const [source, target] = outcomes.map((outcome) => (outcome.status === 'fulfilled' ? outcome.value : undefined));
   if (source !== undefined && target !== undefined) return [source, target];
   source?.destroy();
   target?.destroy();
   activitySignal().throwIfAborted();
-  const reasons = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
-  const failures = reasons.map((reason) => {
+  const rejected = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
+  const failures = rejected.map((reason) => {
     if (reason instanceof MigrationError) return reason;
     throw reason;
   });
@@ -149,8 +154,11 @@ const remedyFor = ({ details }: MigrationError): string =>
     ? 'Name a database that is there in the connection string, e.g. "postgres": it is only for connecting, and those that are moved are created.'
     : startAgain(details.next);
 
-/** A server that is just starting is waited for; a wrong password or host name is not mended by waiting. */
-async function reach(endpoint: Endpoint, id: string): Promise<Session> {
+/**
+ * A server that is just starting is waited for; a wrong password or host name is not mended by waiting. `onWait` is told
+ * what is in the way.
+ */
+async function reach(endpoint: Endpoint, id: string, onWait: (reason: string) => void): Promise<Session> {
   const giveUpAt = Date.now() + LIMITS.reachServerMs;
   const options = { applicationName: applicationName(id, 'control'), settings: READ_ONLY, signal: activitySignal() };
   for (;;) {
@@ -160,6 +168,7 @@ async function reach(endpoint: Endpoint, id: string): Promise<Session> {
       const isOurs = error instanceof MigrationError;
       const mayPass = isOurs && error.retryable && !error.message.includes('ENOTFOUND');
       if (!mayPass || Date.now() + LIMITS.pollMs > giveUpAt) throw error;
+      onWait(error.message);
       await nextPoll();
     }
   }

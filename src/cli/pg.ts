@@ -25,6 +25,7 @@ import { logOf } from './process-log.ts';
 import { findMigration } from './migrations.ts';
 import type { Service } from './serve.ts';
 import { servedHere, whileNotInterrupted } from './serve.ts';
+import { tellTroubles } from './tell-troubles.ts';
 import { UsageError } from './usage-error.ts';
 import { progressOutput } from './view/output.ts';
 import { plain } from './view/text.ts';
@@ -82,7 +83,14 @@ async function validate(migration: PgMigration): Promise<number> {
     args: [options.plan],
     workflowIdConflictPolicy: 'TERMINATE_EXISTING',
   });
-  const end = await servedHere(migration, () => endOf<Validation>(handle));
+  const end = await servedHere(migration, async (signal) => {
+    const over = new AbortController();
+    const telling = tellTroubles(session.client, workflowId, AbortSignal.any([signal, over.signal]), say);
+    return endOf<Validation>(handle).finally(() => {
+      over.abort();
+      return telling;
+    });
+  });
   if (end === 'interrupted') return INTERRUPTED;
   const answer =
     'result' in end ? answerOf.validation(workflowId, end.result) : answerOf.outcome(workflowId, end.failure);

@@ -3,6 +3,7 @@ import { ServiceError } from '@temporalio/client';
 import { WorkflowNotFoundError } from '@temporalio/common';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { follow } from '../../src/cli/follow.ts';
+import { tellTroubles } from '../../src/cli/tell-troubles.ts';
 import { WHOLE } from '../../src/cli/view/live.ts';
 import type { ProgressOutput } from '../../src/cli/view/output.ts';
 import type { ClusterProgress } from '../../src/domain/progress.ts';
@@ -47,6 +48,27 @@ const unavailable = () =>
   new ServiceError('Failed to query Workflow', { cause: new Error('14 UNAVAILABLE: connection refused') });
 
 const never = new AbortController().signal;
+
+describe('waiting for a validation', () => {
+  test('says once what keeps it, also after a look that failed', async () => {
+    const heartbeat = new TextEncoder().encode('{"waitingFor":"connect ECONNREFUSED."}');
+    const payloads = [{ metadata: { encoding: new TextEncoder().encode('json/plain') }, data: heartbeat }];
+    const over = new AbortController();
+    let looks = 0;
+    const server = serverOf({
+      query: () => Promise.reject(new Error('a validation has no progress')),
+      describe: () => {
+        looks += 1;
+        if (looks === 4) over.abort();
+        if (looks === 1) return Promise.reject(unavailable());
+        return Promise.resolve({ raw: { pendingActivities: [{ heartbeatDetails: { payloads } }] } });
+      },
+    });
+    const said: string[] = [];
+    await tellTroubles(server.client, 'validation', over.signal, (sentence) => said.push(sentence));
+    expect(said).toEqual(['! Trying again for up to 30 s: connect ECONNREFUSED.']);
+  });
+});
 
 describe('following a migration', () => {
   test('looks at the steps of a few databases in one round, and of the others in the next', async () => {

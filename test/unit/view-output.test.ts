@@ -182,6 +182,16 @@ describe('in a log', () => {
     expect(said.filter((line) => line.includes('migrateRoles'))).toHaveLength(1);
   });
 
+  test('a server that is not there yet is said once, with how long it is waited for', () => {
+    const { output, said } = lines();
+    const steps = live({ waitingFor: 'connect ECONNREFUSED 127.0.0.1:1.' });
+    for (let look = 0; look < 3; look += 1)
+      output.show(cluster([], { phase: 'validating' }), new Map([[WHOLE, steps]]));
+    expect(said.filter((line) => line.includes('ECONNREFUSED'))).toEqual([
+      '05:06:07 ! Trying again for up to 30 s: connect ECONNREFUSED 127.0.0.1:1.',
+    ]);
+  });
+
   test('a server that is away is said at once, once a minute, and when it is back', () => {
     const { output, said } = lines();
     output.show(cluster([database('a')]), NOTHING);

@@ -7,7 +7,7 @@ import { WHOLE } from './live.ts';
 import { renderProgress } from './progress.ts';
 import type { Terminal } from './screen.ts';
 import { screenOn, sizeOf } from './screen.ts';
-import { progressLine, retries, stillLine } from './summary.ts';
+import { progressLine, stillLine, troubles } from './summary.ts';
 import { plain } from './text.ts';
 import { wrap } from './width.ts';
 
@@ -58,6 +58,8 @@ export function lineOutput(stream: Pick<NodeJS.WriteStream, 'write'>): ProgressO
   // A step that is tried again and again for one reason is worth one line.
   const hasNewFailure = (name: string, steps: LiveDatabase | undefined): boolean => {
     const failures = (steps?.retrying ?? []).map(({ step, failure }) => `${name}/${step}: ${failure}`);
+    // A database's waits are the way of things; the migration itself waits for a server that does not answer.
+    if (name === WHOLE && steps !== undefined && steps.waitingFor !== '') failures.push(steps.waitingFor);
     const isNew = failures.some((failure) => !toldFailures.has(failure));
     for (const failure of failures) toldFailures.add(failure);
     return isNew;
@@ -68,7 +70,7 @@ export function lineOutput(stream: Pick<NodeJS.WriteStream, 'write'>): ProgressO
       if (isAway) say('There is news again.');
       isAway = false;
       const whole = live.get(WHOLE);
-      if (hasNewFailure(WHOLE, whole)) for (const sentence of retries(whole)) say(`! ${sentence}`);
+      if (hasNewFailure(WHOLE, whole)) for (const sentence of troubles(whole)) say(`! ${sentence}`);
       for (const database of progress.databases) {
         const steps = live.get(database.database);
         const what = `${database.phase} ${database.attention ?? ''}`;

@@ -5,7 +5,7 @@ import { databaseBlock, marked } from './database-block.ts';
 import type { Live } from './live.ts';
 import { WHOLE } from './live.ts';
 import { nextStep } from './next-step.ts';
-import { countPhases, needYou, retries, summary } from './summary.ts';
+import { countPhases, needYou, summary, troubles } from './summary.ts';
 import { plain } from './text.ts';
 import { cut, widthOf } from './width.ts';
 
@@ -34,11 +34,11 @@ export function renderProgress(progress: ClusterProgress, live: Live, { columns,
   const blocks = databases.map((database) =>
     databaseBlock(progress.id, database, live.get(database.database), { nameColumns, width }),
   );
-  const troubles = retries(live.get(WHOLE)).flatMap((sentence) => marked(sentence, width));
+  const notices = troubles(live.get(WHOLE)).flatMap((sentence) => marked(sentence, width));
   const next = nextStep(progress);
   const footer = height > next.length + 3 ? next : [];
-  const body = fit(blocks, databases, height - 1 - troubles.length - footer.length);
-  return [heading(progress, now), ...troubles, ...body, ...footer].slice(0, height).map((line) => cut(line, width));
+  const body = fit(blocks, databases, height - 1 - notices.length - footer.length);
+  return [heading(progress, now), ...notices, ...body, ...footer].slice(0, height).map((line) => cut(line, width));
 }
 
 /** What a person must look at is first, then what moves. */

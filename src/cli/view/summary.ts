@@ -1,4 +1,5 @@
 import { formatBytes } from '../../domain/format.ts';
+import { LIMITS } from '../../domain/limits.ts';
 import { hasEnded, PHASES } from '../../domain/phase.ts';
 import type { Phase } from '../../domain/phase.ts';
 import type { ClusterProgress, DatabaseProgress } from '../../domain/progress.ts';
@@ -49,6 +50,14 @@ export const retries = (live: LiveDatabase | undefined): string[] =>
   (live?.retrying ?? []).map(({ step, attempt, failure }) =>
     plain(`${step} failed, and is tried again by itself (attempt ${attempt}): ${failure}`),
   );
+
+/** What keeps the migration itself, which has no database to say it beside. */
+export const troubles = (whole: LiveDatabase | undefined): string[] => [
+  ...retries(whole),
+  ...(whole === undefined || whole.waitingFor === ''
+    ? []
+    : [plain(`Trying again for up to ${LIMITS.reachServerMs / 1000} s: ${whole.waitingFor}`)]),
+];
 
 /** One database on one line. */
 export const progressLine = (database: DatabaseProgress, live?: LiveDatabase): string =>
