@@ -1,0 +1,110 @@
+import { compareDatabases } from '../../demo/compare.ts';
+import { leftovers } from '../support/live-migration.ts';
+import { readState } from '../support/everything-state.ts';
+import type { Bank } from './bank.ts';
+import type { RunPlan } from './plan.ts';
+import type { Ending } from './run.ts';
+import type { Happened } from './scene.ts';
+import { isBeforeAnyChange } from './steps.ts';
+import { until, type World } from './world.ts';
+
+interface Case {
+  plan: RunPlan;
+  database: string;
+  ending: Ending;
+  events: readonly Happened[];
+  bank: Bank;
+}
+
+/** A backend that was told to end may need a moment. */
+const LEFTOVERS_MS = 15_000;
+const WRITES_MS = 10_000;
+
+/** Everything that must not be after the end of a run, a sentence each. */
+export async function judge(world: World, it: Case): Promise<string[]> {
+  const { ending } = it;
+  if (ending.how === 'hung') return ['It did not come to an end.'];
+  return [
+    ...judgeWords(it),
+    ...judgeNeed(it),
+    ...(ending.how === 'done' ? await judgeDone(world, it) : await judgeUndone(world, it)),
+    ...(await judgeLeftovers(world, it.database)),
+  ];
+}
+
+/** Whatever it says is a sentence, which tells a person what happened. */
+function judgeWords({ ending, plan }: Case): string[] {
+  const said = [...ending.parked, ...(ending.how === 'failed' ? [ending.message] : [])];
+  return said
+    .filter((text) => text.length < 30 || NO_SENTENCE.test(text))
+    .map((text) => `Seed ${plan.seed} said what is no sentence for a person: ${text}`);
+}
+
+const NO_SENTENCE =
+  /\bundefined\b|\bnull\b|\[object|\bat \S+\.js:\d+|TypeError|is not a function|Cannot read prop|expected one row|[^.)!?"]$/;
+
+/** A person is asked only when something struck that needs one. */
+function judgeNeed({ ending, events, plan }: Case): string[] {
+  const struck = events.filter(({ struckAt }) => struckAt !== null);
+  const mild = struck.every(({ kind, step }) => kind.mild && !isBeforeAnyChange(step));
+  if (!mild || plan.method === 'dump') return [];
+  const needs = ending.how !== 'done' ? [`It ended as ${ending.how}: ${ending.message}`] : [];
+  return [...needs, ...ending.parked].map((text) => `Nothing struck that needs a person, but: ${text}`);
+}
+
+async function judgeDone({ source, target }: World, { database, ending, bank, plan }: Case): Promise<string[]> {
+  await bank.stop();
+  const { differences } = await compareDatabases(database, source.server.uri(database), target.server.uri(database));
+  const problems = [...differences, ...(await bank.audit(source.server)), ...(await bank.audit(target.server))];
+  const after = ending.report?.databases[0]?.walAfterMarkBytes ?? null;
+  if (plan.method === 'replication' && after !== 0)
+    problems.push(`The fence was up, and ${after ?? 'no'} bytes of WAL came after the mark.`);
+  const [left, right] = [
+    await readState(target.server, source.server, database),
+    await readState(target.server, target.server, database),
+  ];
+  for (const part of ['schema', 'rest'] as const) {
+    const [ours, theirs] = [new Set(left[part]), new Set(right[part])];
+    for (const line of ours) if (!theirs.has(line)) problems.push(`Only on the source: ${line}`);
+    for (const line of theirs) if (!ours.has(line)) problems.push(`Only on the target: ${line}`);
+  }
+  return problems;
+}
+
+/** The source goes on as if nothing had been. */
+async function judgeUndone({ source }: World, { database, ending, events, bank, plan }: Case): Promise<string[]> {
+  const problems: string[] = [];
+  const isCancelled = events.some(({ kind, struckAt }) => kind.name === 'cancel' && struckAt !== null);
+  if (ending.how === 'cancelled' && !isCancelled && ending.parked.length === 0)
+    problems.push('It was cancelled, and nobody had asked for it.');
+  const probe = await source.server.psql(database, `INSERT INTO keyless VALUES (97, 'probe')`).catch(String);
+  if (probe !== '') problems.push(`The source takes no writes: ${probe}`);
+  const before = bank.committed();
+  if (plan.method === 'replication' && !(await until(() => bank.committed() > before, WRITES_MS)))
+    problems.push('The writers on the source do not come any further.');
+  return problems;
+}
+
+async function judgeLeftovers({ source, target }: World, database: string): Promise<string[]> {
+  let found: string[] = [];
+  await until(
+    async () => {
+      found = await leftovers(source.server, target.server, [database]);
+      return found.length === 0;
+    },
+    LEFTOVERS_MS,
+    500,
+  );
+  return found.map((left) => `Left behind: ${left}`);
+}
+
+/** The one word of a run for its line and for the table. */
+export function outcomeOf(ending: Ending): string {
+  const { how, parked, message } = ending;
+  if (how === 'done')
+    return parked.length === 0 ? 'equal' : `equal, after ${parked.length} answers to: ${short(parked)}`;
+  if (how === 'hung') return 'HUNG';
+  return parked.length === 0 ? `${how}: ${short([message])}` : `parked and ${how}: ${short(parked)}`;
+}
+
+const short = (texts: readonly string[]): string => (texts.at(-1) ?? '').replaceAll(/\s+/g, ' ').slice(0, 220);

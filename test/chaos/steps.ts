@@ -1,0 +1,45 @@
+/** The steps of one database, in their order, and the phase in which each is. */
+const PHASES = {
+  validating: ['inspectCluster', 'inspectDatabase', 'migrateRoles'],
+  preparing: ['recheck', 'createDatabase', 'openSnapshot', 'copySchema', 'planCopy'],
+  copying: ['copyTables', 'buildIndexes', 'keepSnapshot'],
+  indexing: ['copyLargeObjects', 'copySequences', 'verifyCopied', 'sealCopy'],
+  subscribing: ['restoreConstraints', 'refreshMaterializedViews', 'createSubscription'],
+  'catching-up': ['waitForCatchUp'],
+  /** No step: whatever strikes here does so once changes stream. */
+  streaming: ['streaming'],
+  stopping: ['waitForGate', 'fence', 'mark', 'waitForDrain', 'disableSubscriptions', 'syncSequences', 'walAfterMark'],
+  finishing: ['readReport', 'dropReplication', 'finish'],
+} as const;
+
+export type Step = (typeof PHASES)[keyof typeof PHASES][number];
+
+export const STREAMING = 'streaming' satisfies Step;
+
+const ALL: readonly Step[] = Object.values(PHASES).flat();
+
+const ONLY_REPLICATION: readonly Step[] = [
+  'createSubscription',
+  'waitForCatchUp',
+  'streaming',
+  'waitForGate',
+  'fence',
+  'mark',
+  'waitForDrain',
+  'disableSubscriptions',
+  'syncSequences',
+  'walAfterMark',
+  'dropReplication',
+];
+
+export const stepsOf = (method: 'replication' | 'dump'): readonly Step[] =>
+  method === 'replication' ? ALL : ALL.filter((step) => !ONLY_REPLICATION.includes(step));
+
+export const phaseOf = (step: string): string =>
+  Object.entries(PHASES).find(([, steps]) => (steps as readonly string[]).includes(step))?.[0] ?? 'other';
+
+/** Until here a server that cannot be reached ends the migration, and not a person's answer. */
+export const isBeforeAnyChange = (step: string): boolean => phaseOf(step) === 'validating' || step === 'recheck';
+
+/** Once all changes stream these can come no more. */
+export const isBeforeStreaming = (step: string): boolean => ALL.indexOf(step as Step) < ALL.indexOf(STREAMING);
