@@ -16,7 +16,7 @@ import { findUnfinished } from '../src/postgres/unit.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating, openSource, openTarget, withSession } from './context.ts';
 import { runCopyLane } from './copy-lane.ts';
-import { openLaneSource, openLaneTarget, takeOverLane, withBoth } from './lane-sessions.ts';
+import { flushLane, openLaneSource, openLaneTarget, takeOverLane, withBoth } from './lane-sessions.ts';
 
 export interface CopyPlan {
   tables: number;
@@ -75,13 +75,15 @@ export function createCopyActivities(deps: ActivityDeps, sizes: CopySizes = LIMI
         () =>
           withSession(openLaneTarget(deps, m, 'copy'), 'copying tables', (target) =>
             withSession(openLaneSource(deps, m, 'copy'), 'copying tables', async (source) => {
-              await takeOverLane(target, { kind: 'copy', lane }, [source, target]);
+              const self = { kind: 'copy', lane };
+              await takeOverLane(target, self, [source, target]);
               await runCopyLane(source, target, generation, progress, async () => {
                 if (m.method !== 'replication') return new Set<number>();
                 return withSession(openSource(deps, m, 'control'), 'looking for TRUNCATE', (control) =>
                   truncatedInStream(control, generationName(m.id, generation)),
                 );
               });
+              await flushLane(target, self);
             }),
           ),
       );

@@ -4,7 +4,7 @@ import { buildIndex, finishTables } from '../src/postgres/table-finish.ts';
 import { claimIndexUnit, findUnfinished, finishUnits } from '../src/postgres/unit.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating, nextPoll, withSession } from './context.ts';
-import { openLaneTarget, takeOverLane } from './lane-sessions.ts';
+import { flushLane, openLaneTarget, takeOverLane } from './lane-sessions.ts';
 
 export function createIndexActivities(deps: ActivityDeps) {
   return {
@@ -18,8 +18,10 @@ export function createIndexActivities(deps: ActivityDeps) {
         () => ({ ...progress }),
         () =>
           withSession(openLaneTarget(deps, m, 'index'), 'building indexes', async (target) => {
-            await takeOverLane(target, { kind: 'index', lane }, [target]);
+            const self = { kind: 'index', lane };
+            await takeOverLane(target, self, [target]);
             while (await buildNext(target, progress));
+            await flushLane(target, self);
           }),
       );
       return progress;

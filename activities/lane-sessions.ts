@@ -22,7 +22,7 @@ const TARGET_SETTINGS = {
   ...TEXT_SETTINGS,
   // off would read NULL in a text array as the word.
   array_nulls: 'on',
-  // The ledger is in the same transaction: a crash of the target takes back both. The seal commits synchronously.
+  // The ledger is in the same transaction: a crash of the target takes back both. At the end of a lane: `flushLane`.
   synchronous_commit: 'off',
   maintenance_work_mem: LIMITS.indexMemory,
   max_parallel_maintenance_workers: String(LIMITS.indexHelpers),
@@ -81,4 +81,16 @@ export async function takeOverLane(target: Session, { kind, lane }: Lane, sessio
       [kind, lane, server, session.pid, backend_start],
     );
   }
+}
+
+/**
+ * A lane commits asynchronously, and when it is over nobody does again what a crash of the target takes back. So it ends
+ * with a commit that waits for the disk, and with it for all that it has seen committed. It must write something: others
+ * wait for nothing.
+ */
+export async function flushLane(target: Session, { kind, lane }: Lane): Promise<void> {
+  await target.transaction(async () => {
+    await target.query('SET LOCAL synchronous_commit = on');
+    await target.query(`UPDATE ${LEDGER_SCHEMA}.lane SET pid = pid WHERE kind = $1 AND lane = $2`, [kind, lane]);
+  });
 }

@@ -16,7 +16,7 @@ import {
 import { recordEvent, recordWarning } from '../src/postgres/ledger.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating, withSession } from './context.ts';
-import { openLaneSource, openLaneTarget, takeOverLane } from './lane-sessions.ts';
+import { flushLane, openLaneSource, openLaneTarget, takeOverLane } from './lane-sessions.ts';
 
 const STEP = 'copyLargeObjects';
 
@@ -39,8 +39,10 @@ export function createLargeObjectActivities(deps: ActivityDeps) {
         () =>
           withSession(openLaneTarget(deps, m, 'copy'), 'copying large objects', (target) =>
             withSession(openLaneSource(deps, m, 'copy'), 'copying large objects', async (source) => {
-              await takeOverLane(target, { kind: 'large-objects', lane: 0 }, [source, target]);
+              const self = { kind: 'large-objects', lane: 0 };
+              await takeOverLane(target, self, [source, target]);
               await copyMissing(source, target, { generation, plan: m.plan, progress });
+              await flushLane(target, self);
             }),
           ),
       );

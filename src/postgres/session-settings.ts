@@ -3,6 +3,8 @@
  * makes a policy that hides rows an error; libpq-style dates and floats make text comparable between two servers.
  */
 const PINNED: Readonly<Record<string, string>> = {
+  // A step that is over is not done again, so what it did must outlive a crash of the server, whatever its default is.
+  synchronous_commit: 'on',
   statement_timeout: '0',
   lock_timeout: '0',
   idle_in_transaction_session_timeout: '0',

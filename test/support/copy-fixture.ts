@@ -1,4 +1,5 @@
 import { MockActivityEnvironment } from '@temporalio/testing';
+import type { PostgresAccess } from '../../lab/postgres-access.ts';
 import type { ActivityDeps } from '../../activities/context.ts';
 import { readIdentity } from '../../src/postgres/identity.ts';
 import { generationName } from '../../src/contract.ts';
@@ -19,7 +20,8 @@ export interface FixtureEntry {
 
 export interface FixtureOptions {
   source?: number;
-  target?: number;
+  /** A major of which all share a server, or a server. */
+  target?: number | PostgresAccess;
   /** Of the source; the target is UTF8. */
   sourceEncoding?: string;
   /** Run on both sides: what pre-data would be. */
@@ -47,7 +49,9 @@ export interface CopyFixture {
 }
 
 export async function copyFixture(options: FixtureOptions): Promise<CopyFixture> {
-  const [from, to] = await Promise.all([useServer(options.source ?? 17), useServer(options.target ?? 18)]);
+  const { target: on = 18 } = options;
+  const from = await useServer(options.source ?? 17);
+  const to = typeof on === 'number' ? await useServer(on) : on;
   const { name } = await createDatabase(from.uri());
   await createDatabase(to.uri(), name);
   if (options.sourceEncoding !== undefined) {
