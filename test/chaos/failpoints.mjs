@@ -203,6 +203,8 @@ async function patchWorker(points, limits) {
     const { workflowBundle } = options;
     return create.call(this, {
       ...options,
+      // Temporal hands the next task to the worker that had the last, and waits for 10 s where that one is dead.
+      ...(workflowBundle && { stickyQueueScheduleToStartTimeout: '2 seconds' }),
       ...(workflowBundle && { workflowBundle: { code: withLimits(workflowBundle.codePath, limits) } }),
       interceptors: { ...options.interceptors, activity },
     });

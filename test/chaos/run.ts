@@ -23,6 +23,8 @@ export interface RunResult {
   events: readonly Happened[];
   ending: Ending;
   seconds: number;
+  /** The failpoints of what changed something, in their order. */
+  effects: string[];
   /** What must not be; empty: the run is as it should be. */
   problems: string[];
 }
@@ -72,7 +74,12 @@ export async function perform(
     await storm.end();
     await quiet(world, storm.events);
     const problems = await judge(world, { plan, database, ending, events: storm.events, bank });
-    const result = { plan, events: storm.events, ending, seconds: (Date.now() - began) / 1000, problems };
+    const seconds = (Date.now() - began) / 1000;
+    const effects = failpoints
+      .passed()
+      .filter(({ effect, workflow }) => effect && workflow.startsWith(workflowId))
+      .map(({ name }) => name);
+    const result = { plan, events: storm.events, ending, seconds, effects, problems };
     if (problems.length > 0) await onProblem(result, handle);
     return result;
   } finally {

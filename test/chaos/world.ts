@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Client, Connection } from '@temporalio/client';
@@ -122,12 +122,19 @@ async function createSide(
 
 /** A file system in memory, where we may mount one; null elsewhere, and then no disk is filled. */
 function mountDisk(): string | null {
-  const dir = makeServerDir(path.join(workDir(), 'chaos-disk-'));
+  for (const left of readdirSync(workDir())) {
+    const pid = DISK.exec(left)?.[1];
+    if (pid !== undefined && !isAlive(Number(pid))) unmountDisk(path.join(workDir(), left));
+  }
+  const dir = makeServerDir(path.join(workDir(), `chaos-disk-${process.pid}-`));
   const { status } = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK_MB}m,mode=0777`, 'pgtransit-chaos', dir]);
   if (status === 0) return dir;
   rmSync(dir, { recursive: true });
   return null;
 }
+
+/** The process that cleans up after a campaign that was killed does not unmount, so the next campaign does. */
+const DISK = /^chaos-disk-(\d+)-/;
 
 function unmountDisk(dir: string): void {
   spawnSync('umount', ['--lazy', dir]);
