@@ -41,20 +41,20 @@ test('a crash of the target takes back nothing of a step that is over', async ()
   const sizes = { tinyTableBytes: 0, splitTableBytes: 1e12, chunkBytes: 1e12 };
   const copy = createCopyActivities(deps, sizes);
   const schema = createSchemaActivities(deps);
-  await runActivity(copy.planCopy, [m, 0]);
+  await runActivity(() => copy.planCopy(m, 0), []);
 
-  await runActivity(copy.copyTables, [m, 0, 0]);
+  await runActivity(() => copy.copyTables(m, 0, 0), []);
   await crash();
   expect(await ask('SELECT count(*) FROM t')).toBe('1000');
   expect(await ask(`SELECT count(*) FROM pgtransit.unit WHERE kind = 'copy' AND state = 'todo'`)).toBe('0');
 
-  await runActivity(createIndexActivities(deps).buildIndexes, [m, 0]);
+  await runActivity(() => createIndexActivities(deps).buildIndexes(m, 0), []);
   await crash();
   expect(await ask(`SELECT to_regclass('public.t_i')`)).toBe('t_i');
   expect(await ask(`SELECT count(*) FROM pgtransit.unit WHERE state = 'todo'`)).toBe('0');
 
   await ask(`UPDATE pgtransit.entry SET state = 'todo' WHERE position = 1; DROP INDEX late_i`);
-  await runActivity(schema.restoreConstraints, [m]);
+  await runActivity(() => schema.restoreConstraints(m), []);
   await crash();
   expect(await ask(`SELECT to_regclass('public.late_i')`)).toBe('late_i');
 });
