@@ -3,6 +3,7 @@ import { LIMITS } from '../src/domain/limits.ts';
 import type { Measurement, Migration } from '../src/domain/migration.ts';
 import { readLag } from '../src/postgres/lag.ts';
 import { readLockWait } from '../src/postgres/lock-wait.ts';
+import { droppedSubscriptions, wasDropped } from '../src/postgres/subscription.ts';
 import { readCopyProgress } from '../src/postgres/unit.ts';
 import type { ActivityDeps } from './context.ts';
 import { openSource, openTarget, withSession } from './context.ts';
@@ -22,7 +23,9 @@ export function createMeasureActivities(deps: ActivityDeps) {
         const lag = await withSession(openSource(deps, m, 'control'), 'measuring the lag', (source) =>
           readLag(source, target, names),
         );
-        return { ...copy, ...lag, problem: lag.problem ?? waiting };
+        const [dropped] = await droppedSubscriptions(target);
+        const problem = lag.problem ?? (dropped === undefined ? waiting : wasDropped(dropped));
+        return { ...copy, ...lag, problem };
       });
     },
   };

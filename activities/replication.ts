@@ -13,11 +13,13 @@ import { dropSlot, freeSlot } from '../src/postgres/slot.ts';
 import {
   createSubscription as subscribe,
   disableSubscriptions as disable,
+  droppedSubscriptions,
   dropSubscription,
   enableSubscriptions as enable,
   appliedLsn,
   readSubscriptions,
   type SubscriptionHealth,
+  wasDropped,
 } from '../src/postgres/subscription.ts';
 import { subscriptionConnInfo } from '../src/postgres/subscription-conninfo.ts';
 import type { ActivityDeps } from './context.ts';
@@ -227,11 +229,13 @@ async function preparedTransactions(source: Session): Promise<string> {
     : `the end of the prepared transaction ${rows.map(({ gid }) => quoteLiteral(gid)).join(', ')}`;
 }
 
-/** Looks at the apply workers again and again. @throws MigrationError `ApplyFailed` */
+/** Looks at the apply workers again and again. @throws MigrationError `ApplyFailed`, `SlotLost` without a subscription */
 function watchErrors(m: Migration, source: Session, target: Session, names: string[]) {
   const watch = watchApply();
   return async (): Promise<SubscriptionHealth> => {
     const health = await readSubscriptions(target, names);
+    const [dropped] = await droppedSubscriptions(target);
+    if (dropped !== undefined) throw new MigrationError('SlotLost', wasDropped(dropped), { object: dropped });
     const confirmed = await confirmedLsn(source, names);
     const failure = watch({ at: performance.now(), errors: health.applyErrors, idle: health.idle, confirmed });
     if (failure === null) return health;

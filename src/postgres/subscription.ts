@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { LEDGER_SCHEMA } from '../contract.ts';
 import { MigrationError } from '../domain/failure.ts';
 import { LIMITS } from '../domain/limits.ts';
 import type { Session } from './connection.ts';
@@ -88,6 +89,20 @@ export async function enableSubscriptions(target: Session, names: readonly strin
 export async function dropSubscription(target: Session, name: string): Promise<void> {
   for (const command of (await subscriptionCommands(target)).drop(name)) await target.query(command);
 }
+
+/** The generations that were subscribed to and are not any more: somebody has dropped the subscription. */
+export async function droppedSubscriptions(target: Session): Promise<string[]> {
+  const rows = await target.query<{ name: string }>(
+    `SELECT name FROM ${LEDGER_SCHEMA}.generation
+      WHERE slot AND state = 'streaming' AND name NOT IN (
+        SELECT subname FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()))
+      ORDER BY number`,
+  );
+  return rows.map(({ name }) => name);
+}
+
+export const wasDropped = (name: string): string =>
+  `Subscription ${name} was dropped on the target, and with it the knowledge of how far it had come.`;
 
 export interface SubscriptionHealth {
   /** All tables are in state `r`, and every apply worker runs. */

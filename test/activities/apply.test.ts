@@ -1,6 +1,8 @@
 /* eslint-disable @typescript-eslint/unbound-method -- steps do not use this */
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
+import { createMeasureActivities } from '../../activities/measure.ts';
+import { generationName } from '../../src/contract.ts';
 import type { PostgresServer } from '../../lab/postgres-server.ts';
 import { startPostgres } from '../../lab/postgres-server.ts';
 import { countRows, runActivity } from '../support/copy-fixture.ts';
@@ -64,3 +66,16 @@ test('a source connection that breaks now and then is no apply failure', async (
   drain.cancel();
   expect(first).toBe('waits');
 }, 120_000);
+
+test('a subscription that somebody has dropped ends the wait, and is no wait without end', async () => {
+  const f = await streaming();
+  const name = generationName(f.m.id, 0);
+  for (const sql of ['DISABLE', 'SET (slot_name = NONE)']) await f.target.query(`ALTER SUBSCRIPTION "${name}" ${sql}`);
+  await f.target.query(`DROP SUBSCRIPTION "${name}"`);
+  await expect(runActivity(f.steps.waitForCatchUp, [f.m])).rejects.toMatchObject({
+    type: 'SlotLost',
+    message: `Subscription ${name} was dropped on the target, and with it the knowledge of how far it had come.`,
+  });
+  const { problem } = await runActivity(createMeasureActivities(f.deps).measure, [f.m]);
+  expect(problem).toContain(`Subscription ${name} was dropped`);
+});
