@@ -41,9 +41,15 @@ export async function dumpSchema(request: DumpRequest, file: string): Promise<vo
         'SnapshotLost',
         `The snapshot of database "${database}" on the source is gone: ${error.message}`,
       );
+    if (CONNECTION.test(error.message))
+      throw new MigrationError('ConnectionFailed', error.message, { object: 'pg_dump' });
     throw error;
   }
 }
+
+/** libpq's words, since a program has no SQLSTATE for us: what passes by itself, and is tried again. */
+const CONNECTION =
+  /connection to server .*(refused|timed out|reset|closed|starting up|shutting down|in recovery mode|too many)|server closed the connection|terminating connection|no connection to the server|could not (receive data from|send data to) server/i;
 
 /** What the archive holds, in the order in which pg_restore would run it. */
 export async function listArchive(program: Program, file: string, signal: AbortSignal): Promise<ListedEntry[]> {

@@ -140,7 +140,7 @@ export interface RunOptions {
 /**
  * Runs a program and gives its output piece by piece; the program is killed when the signal aborts or the reader
  * stops. Arguments are visible to everybody on the machine: no secret among them.
- * @throws MigrationError `SchemaFailed` with the end of what it wrote to stderr.
+ * @throws MigrationError `SchemaFailed` with the end of what it wrote to stderr, `ServerBusy` when somebody has killed it.
  */
 export async function* runProgram(
   program: Program,
@@ -167,6 +167,11 @@ export async function* runProgram(
     options.signal?.throwIfAborted();
     if (code === 0) return;
     const name = program.path.slice(program.path.lastIndexOf('/') + 1);
+    if (typeof code === 'string')
+      throw new MigrationError('ServerBusy', `${name} was killed by ${code} before it was done.`, {
+        object: name,
+        next: "See whether the worker's machine is short of memory; it is tried again.",
+      });
     throw new MigrationError('SchemaFailed', `${name} ended with ${code}: ${redact(lastLines(complaint))}`, {
       object: name,
     });

@@ -44,7 +44,7 @@ export const EVENTS: readonly EventKind[] = [
   { name: 'kill worker', mild: true, action: 'kill' },
   {
     name: 'kill pg_dump',
-    mild: false,
+    mild: true,
     action: 'kill-child',
     failpoint: 'copySchema/pg_dump#1:during',
     steps: ['copySchema'],
