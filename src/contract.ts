@@ -46,7 +46,9 @@ export const LEDGER_SCHEMA = 'pgtransit';
 export type SessionRole = 'holder' | 'keep' | 'copy' | 'index' | 'control';
 
 /** Slot, publication and subscription of one generation share one name. `id`: the migration's 12 hex digits. */
-export const generationName = (id: string, generation: number): string => `${NAME_PREFIX}${id}_g${generation}`;
+export const generationName = (id: string, generation: number): string => `${generationPrefix(id)}${generation}`;
+
+export const generationPrefix = (id: string): string => `${NAME_PREFIX}${id}_g`;
 
 export const applicationName = (id: string, role: SessionRole): string => `${NAME_PREFIX}${id}_${role}`;
 

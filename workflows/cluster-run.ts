@@ -102,6 +102,7 @@ export class ClusterRun {
         answers: [],
         generations: 0,
         lagBytes: null,
+        retainedBytes: null,
         tables: { copied: 0, total: tables },
         bytes: { copied: 0, total: bytes },
         message: 'Waiting for its turn.',
@@ -281,7 +282,10 @@ export class ClusterRun {
   #ended(database: string, phase: Phase, message: string): void {
     const known = this.#progress.get(database);
     if (known !== undefined)
-      this.#progress.set(database, { ...known, phase, message, attention: null, answers: [], lagBytes: null });
+      this.#progress.set(database, {
+        ...known,
+        ...{ phase, message, attention: null, answers: [], lagBytes: null, retainedBytes: null },
+      });
     this.#measuredAt = new Date();
     this.#tell();
   }

@@ -125,7 +125,7 @@ export class DatabaseStatus {
   /** `null`: the measurement itself failed, and `problem` says why. */
   measure(measured: Measurement | null, problem: string | null): void {
     const news = problem !== this.#problem;
-    if (measured !== null) this.#measured = measured;
+    if (measured !== null) this.#measured = { ...this.#measured, ...measured };
     this.#problem = problem;
     // While it streams for weeks the parent's history must stay small; before, measurements become rare by themselves.
     const every = this.#phase === 'streaming' ? this.#reportEveryMs : LIMITS.reportCopyMs;
@@ -142,6 +142,7 @@ export class DatabaseStatus {
       answers: this.#answers,
       generations: this.#generations,
       lagBytes: measured?.lagBytes ?? null,
+      retainedBytes: measured?.retainedBytes ?? null,
       tables: measured?.tables ?? { copied: 0, total: 0 },
       bytes: measured?.bytes ?? { copied: 0, total: 0 },
       message: this.#message,

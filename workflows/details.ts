@@ -36,9 +36,9 @@ export function databaseDetails(progress: DatabaseProgress, measured: Measuremen
     ['Method', progress.method ?? 'not decided yet'],
     ['Tables', `${progress.tables.copied} of ${progress.tables.total}`],
     ['Copied', `${formatBytes(progress.bytes.copied)} of ${formatBytes(progress.bytes.total)}`],
-    ['Indexes', measured === null ? '–' : `${measured.indexes.built} of ${measured.indexes.total}`],
+    ['Indexes', measured?.indexes === undefined ? '–' : `${measured.indexes.built} of ${measured.indexes.total}`],
     ['Lag', lag(progress.lagBytes)],
-    ['WAL kept on the source', lag(measured?.retainedBytes ?? null)],
+    ['WAL kept on the source', lag(progress.retainedBytes)],
     ['Now', progress.message],
   ] as const;
   const table = ['| | |', '|---|---|', ...rows.map(([name, value]) => row([name, cell(value)]))].join('\n');

@@ -6,6 +6,7 @@ import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration, PinnedServers } from '../src/domain/migration.ts';
 import { migrationId } from '../src/domain/migration-id.ts';
 import type { Method, Plan } from '../src/domain/plan.ts';
+import { parsePlan } from '../src/domain/plan.ts';
 import type { DatabaseReport } from '../src/domain/progress.ts';
 import { capDatabaseReport } from '../src/domain/progress.ts';
 import { streamUntilCutOver } from './cut-over.ts';
@@ -34,7 +35,9 @@ const FIRST = 0;
 /** Moves one database. Started by `migrateCluster`, which has validated it. */
 export async function migrateDatabase(input: DatabaseMigrationInput): Promise<DatabaseReport> {
   const { workflowId, firstExecutionRunId } = workflowInfo();
-  const { plan, database, sourceOid, method, servers } = input;
+  const { database, sourceOid, method, servers } = input;
+  // Once more: one that was started by an earlier version lacks what came since.
+  const plan = parsePlan(input.plan);
   const m: Migration = {
     id: migrationId(workflowId, firstExecutionRunId),
     workflowId,
@@ -248,9 +251,9 @@ async function undone(run: DatabaseRun, error: unknown): Promise<unknown> {
     method: m.method,
     status: cancelled ? 'cancelled' : 'failed',
     message: cancelled ? 'Cancelled.' : failure.message,
-    tables: measured?.tables.copied ?? 0,
+    tables: measured?.tables?.copied ?? 0,
     rows: measured?.rows ?? 0,
-    bytes: measured?.bytes.copied ?? 0,
+    bytes: measured?.bytes?.copied ?? 0,
     seconds: status.seconds(),
     generations: status.generations,
     walAfterMarkBytes: null,

@@ -26,6 +26,10 @@ export const FAILURES = {
   RowsDiffer: { retry: false, next: 'Compare the tables that it names before anything else is done.' },
   NotComplete: { retry: false, next: 'Resolve with retry; nothing was sealed.' },
   SlotLost: { retry: false, next: 'Start the migration again; the slot no longer has the changes.' },
+  TooMuchWal: {
+    retry: false,
+    next: 'Give the source more room, or allow more in "retainedWal.maxBytes" of the plan; then start the migration again.',
+  },
   ApplyFailed: { retry: false, next: 'Mend the row or table on the target that it names, then resolve with retry.' },
   ServerError: { retry: false, next: 'Read the message; mend the cause, then resolve with retry.' },
   Aborted: { retry: false, next: 'Start the migration again when it is wanted.' },

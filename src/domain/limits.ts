@@ -29,6 +29,8 @@ export const LIMITS = {
   /** The first and the longest pause between two measurements of a database; it doubles in between. */
   measureFirstMs: 5_000,
   measureMostMs: 300_000,
+  /** … and the longest while retained WAL is past half of what the plan allows. Each costs a dozen events of a history. */
+  measureNearLimitMs: 60_000,
   /** Times the number of databases: how often a streaming child tells its parent, whose history 50,000 events bound. */
   reportToParentMs: 600_000,
   /** … and one that copies: often enough for a person who watches the parent, seldom enough for both histories. */

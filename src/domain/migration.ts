@@ -54,12 +54,16 @@ export interface LaneProgress {
   current: string | null;
 }
 
-/** A cheap look at a running migration, for people. */
-export interface Measurement {
+/** How far the copy is. */
+export interface CopyProgress {
   tables: { copied: number; total: number };
   bytes: { copied: number; total: number };
   rows: number;
   indexes: { built: number; total: number };
+}
+
+/** A cheap look at a running migration, for people. Without the copy's part when the target could not be asked. */
+export interface Measurement extends Partial<CopyProgress> {
   lagBytes: number | null;
   /** WAL that the slots keep on the source, in bytes. */
   retainedBytes: number | null;

@@ -48,6 +48,14 @@ const PlanSchema = v.strictObject({
     }),
     {},
   ),
+  /** WAL that a slot keeps on the source, in bytes: when to say so, and when to undo everything. null: never. */
+  retainedWal: v.optional(
+    v.strictObject({
+      warnBytes: v.optional(v.nullable(count(0, Number.MAX_SAFE_INTEGER)), 10_000_000_000),
+      maxBytes: v.optional(v.nullable(count(1, Number.MAX_SAFE_INTEGER)), null),
+    }),
+    {},
+  ),
   onError: v.optional(v.picklist(['park', 'fail']), 'park'),
   verify: v.optional(v.picklist(['none', 'copied', 'full']), 'copied'),
   parallelism: v.optional(

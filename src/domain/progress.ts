@@ -20,6 +20,8 @@ export interface DatabaseProgress {
   generations: number;
   /** Bytes of WAL that the target has not confirmed; null while nothing streams. */
   lagBytes: number | null;
+  /** Bytes of WAL that the slots keep on the source; null while there is no slot. */
+  retainedBytes: number | null;
   tables: Amount;
   bytes: Amount;
   message: string;

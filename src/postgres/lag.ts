@@ -4,8 +4,6 @@ import { readSubscriptions } from './subscription.ts';
 export interface Lag {
   /** WAL that the target has not confirmed as applied and flushed; the worst of all slots. Null before it streams. */
   lagBytes: number | null;
-  /** WAL that the slots keep on the source. */
-  retainedBytes: number | null;
   problem: string | null;
 }
 
@@ -14,38 +12,45 @@ export async function readLag(source: Session, target: Session, names: readonly 
   const slots = await source.query<{
     name: string;
     lag: number | null;
-    retained: number | null;
     status: string | null;
   }>(
     `SELECT slot_name AS name, to_jsonb(s)->>'wal_status' AS status,
-            greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), confirmed_flush_lsn), 0)::float8 AS lag,
-            pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn)::float8 AS retained
+            greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), confirmed_flush_lsn), 0)::float8 AS lag
        FROM pg_replication_slots s WHERE slot_name = ANY ($1)`,
     [names],
   );
   const subscribed = await target.query('SELECT FROM pg_subscription WHERE subname = ANY ($1)', [names]);
-  const retainedBytes = slots.length === 0 ? null : Math.max(...slots.map(({ retained }) => retained ?? 0));
   const lost = slots.find(({ status }) => status === 'lost');
   if (lost !== undefined)
     return {
       lagBytes: null,
-      retainedBytes,
       problem: `Slot ${lost.name} is lost: the source has removed WAL that it needs.`,
     };
   const gone = names.find((name) => !slots.some((slot) => slot.name === name));
-  if (gone !== undefined)
-    return { lagBytes: null, retainedBytes, problem: `Slot ${gone} is not on the source any more.` };
-  if (subscribed.length === 0) return { lagBytes: null, retainedBytes, problem: null };
+  if (gone !== undefined) return { lagBytes: null, problem: `Slot ${gone} is not on the source any more.` };
+  if (subscribed.length === 0) return { lagBytes: null, problem: null };
   const lagBytes = Math.max(...slots.map(({ lag }) => lag ?? 0));
   const health = await readSubscriptions(target, names);
   const failing = (health.applyErrors ?? 0) > 0 && !health.ready;
   return {
     lagBytes,
-    retainedBytes,
     problem: failing
       ? `The target cannot apply a change (${health.applyErrors ?? 0} errors so far, ${health.waitingFor}); its server log names the relation and the row.`
       : null,
   };
+}
+
+/**
+ * WAL that the slots of a migration keep on the source, in bytes; null: it has none. By their names, since a slot keeps
+ * WAL from the moment at which its making begins, before it is in the ledger.
+ */
+export async function readRetainedWal(source: Session, prefix: string): Promise<number | null> {
+  const { bytes } = await source.one<{ bytes: number | null }>(
+    `SELECT max(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn))::float8 AS bytes
+       FROM pg_replication_slots WHERE left(slot_name, length($1)) = $1`,
+    [prefix],
+  );
+  return bytes;
 }
 
 /**

@@ -1,6 +1,6 @@
 import { LEDGER_SCHEMA } from '../contract.ts';
 import { LIMITS } from '../domain/limits.ts';
-import type { Measurement } from '../domain/migration.ts';
+import type { CopyProgress } from '../domain/migration.ts';
 import type { Session } from './connection.ts';
 
 /** A piece of copying: a table, or a range of a split table's pages. */
@@ -141,9 +141,7 @@ export async function findUnfinished(
 }
 
 /** How far copy and indexes are, over all generations. A table is copied when all its units are. */
-export async function readCopyProgress(
-  target: Session,
-): Promise<Pick<Measurement, 'tables' | 'bytes' | 'rows' | 'indexes'>> {
+export async function readCopyProgress(target: Session): Promise<CopyProgress> {
   const row = await target.one<
     Record<'tables' | 'copied' | 'bytes' | 'copied_bytes' | 'rows' | 'indexes' | 'built', number>
   >(

@@ -20,6 +20,7 @@ describe('parsePlan', () => {
       allowOlderTarget: false,
       stop: { when: 'signal', maxLagBytes: 0, fence: 'none' },
       snapshot: { maxSeconds: null, maxXidAge: null },
+      retainedWal: { warnBytes: 10_000_000_000, maxBytes: null },
       onError: 'park',
       verify: 'copied',
       parallelism: { databases: 2, copy: 4, index: 2 },

@@ -401,6 +401,35 @@ describe('migrateCluster', () => {
     });
   });
 
+  test('WAL that a slot keeps on the source is said when it is much, and too much of it undoes everything', async () => {
+    let retainedBytes = 2e9;
+    const measure = () => Promise.resolve({ lagBytes: 0, retainedBytes, problem: null });
+    const mendIt = fails('CopyFailed', 'Type "geometry" does not exist.');
+    await withWorkers({ measure, copyTables: mendIt }, async ({ start, calls }) => {
+      const handle = await start('migrateCluster', { retainedWal: { warnBytes: 1e9, maxBytes: 5e9 } });
+      const progress = () => handle.query<ClusterProgress>('progress').then(({ databases }) => databases[0]);
+      await eventually(progress, (seen) => seen?.retainedBytes === 2e9);
+      // Parked meanwhile: that is what needs an answer.
+      expect((await progress())?.attention).toContain('geometry');
+      retainedBytes = 6e9;
+      expect((await failureOf(handle)).message).toContain(
+        'The slot kept 6.0 GB of WAL on the source, and the plan allows 5.0 GB ("retainedWal.maxBytes").',
+      );
+      expect(calls.at(-1)).toBe('undo');
+    });
+    await withWorkers({ measure }, async ({ start }) => {
+      const handle = await start('migrateCluster', { retainedWal: { warnBytes: 1e9 } });
+      const said = await eventually(
+        () => handle.query<ClusterProgress>('progress').then(({ attention }) => attention),
+        (attention) => attention !== null,
+      );
+      expect(said).toContain(
+        'The slot keeps 6.0 GB of WAL on the source, and nothing ends that before its disk is full.',
+      );
+      await handle.terminate();
+    });
+  });
+
   test('a cutover that fails is put back: subscriptions on, fence lifted, and a new stop can follow', async () => {
     let broken = true;
     const syncSequences = () =>
