@@ -4,6 +4,7 @@ import { applicationName } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import type { Migration, ServerIdentity } from '../src/domain/migration.ts';
 import { LIMITS } from '../src/domain/limits.ts';
+import { endSessions } from '../src/postgres/backend.ts';
 import type { Endpoint, Session, SessionOptions } from '../src/postgres/connection.ts';
 import { connect } from '../src/postgres/connection.ts';
 import type { Reader } from '../src/postgres/conninfo.ts';
@@ -87,6 +88,7 @@ async function open(
   });
   try {
     await requireIdentity(session, m.servers[endpoint.server], endpoint.server === 'source' ? m.sourceOid : null);
+    if (role === 'control') await takeOver(session, m, database);
     return session;
   } catch (error) {
     session.destroy();
@@ -94,6 +96,14 @@ async function open(
     throw toMigrationError(error, { server: endpoint.server, doing: 'reading which server this is' });
   }
 }
+
+/**
+ * Steps come one after the other, so whatever is there of role `control` is of an earlier attempt, or of a step that was
+ * given up: of a worker that is asleep, or cut off. It would wake up at any time and go on: keep locks until then, set a
+ * sequence back, make a slot that nobody drops.
+ */
+const takeOver = (session: Session, m: Migration, database: string): Promise<void> =>
+  endSessions(session, database, [applicationName(m.id, 'control')]);
 
 /** Two workers may resolve one reference to different servers; nothing may be written to the wrong one. */
 async function requireIdentity(session: Session, pinned: ServerIdentity, databaseOid: number | null): Promise<void> {

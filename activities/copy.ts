@@ -79,8 +79,8 @@ export function createCopyActivities(deps: ActivityDeps, sizes: CopySizes = LIMI
               await takeOverLane(target, self, [source, target]);
               await runCopyLane(source, target, generation, progress, async () => {
                 if (m.method !== 'replication') return new Set<number>();
-                return withSession(openSource(deps, m, 'control'), 'looking for TRUNCATE', (control) =>
-                  truncatedInStream(control, generationName(m.id, generation)),
+                return withSession(openSource(deps, m, 'probe'), 'looking for TRUNCATE', (probe) =>
+                  truncatedInStream(probe, generationName(m.id, generation)),
                 );
               });
               await flushLane(target, self);

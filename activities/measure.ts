@@ -20,7 +20,7 @@ export function createMeasureActivities(deps: ActivityDeps) {
       const problems: string[] = [];
       const opened = async (server: 'source' | 'target'): Promise<Session | null> => {
         try {
-          return await (server === 'source' ? openSource : openTarget)(deps, m, 'control');
+          return await (server === 'source' ? openSource : openTarget)(deps, m, 'probe');
         } catch (error) {
           activitySignal().throwIfAborted();
           problems.push(toMigrationError(error, { server, doing: 'measuring' }).message);

@@ -3,7 +3,7 @@ import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import { displayName, quoteName } from '../src/postgres/identifier.ts';
 import { underSnapshot } from '../src/postgres/import-snapshot.ts';
-import { recordWarning } from '../src/postgres/ledger.ts';
+import { recordWarning, requireOwnLedger } from '../src/postgres/ledger.ts';
 import { furthest, listSequences, missingSequences, readSequences, setSequences } from '../src/postgres/sequence.ts';
 import type { ActivityDeps } from './context.ts';
 import { openSource, openTarget, withSession } from './context.ts';
@@ -38,6 +38,8 @@ export function createSequenceActivities(deps: ActivityDeps) {
     async syncSequences(m: Migration): Promise<{ sequences: number }> {
       const states = await withSession(openSource(deps, m, 'control'), 'reading the sequences', readSequences);
       return withSession(openTarget(deps, m, 'control'), 'setting the sequences', async (target) => {
+        // After the end the application has them.
+        await requireOwnLedger(target, m);
         const missing = await missingSequences(target, states);
         for (const { schema, name } of missing.slice(0, LIMITS.namesInMessage))
           await recordWarning(

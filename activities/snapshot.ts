@@ -55,8 +55,8 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
           const booked = await readGeneration(target, generation);
           if (booked !== null && !(await forgetLost(target, source, m, generation, booked)))
             return { consistentPoint: booked.consistent_point, tables: await tables() };
-          // An earlier attempt that is not booked: its holder, and its own session, since it may only seem to be dead.
-          await endSessions(source, m.database, [applicationName(m.id, 'holder'), applicationName(m.id, 'control')]);
+          // Of an earlier attempt that is not booked.
+          await endSessions(source, m.database, [applicationName(m.id, 'holder')]);
           const holder = await open(deps, source, m, { generation, times, read });
           try {
             // A generation in the ledger has a holder that needs no worker: die before, and the next attempt begins again.
@@ -77,7 +77,7 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
      * closed instead, the next one may have its holder already.
      */
     async keepSnapshot(m: Migration, generation: number): Promise<void> {
-      await withSession(openTarget(deps, m, 'control'), 'reading the ledger', (target) =>
+      await withSession(openTarget(deps, m, 'probe'), 'reading the ledger', (target) =>
         withSession(openSource(deps, m, 'keep'), 'keeping the snapshot', async (source) => {
           let held = { holderPid: 0, snapshotAgeSeconds: 0 };
           await heartbeating(
@@ -273,7 +273,7 @@ async function seenButNotPublished(
   { publication, snapshot, read }: { publication: string; snapshot: string; read: ReadTables },
 ): Promise<string[]> {
   const published = await publishedTables(source, publication);
-  return withSession(openSource(deps, m, 'control'), 'comparing snapshot and publication', (reader) =>
+  return withSession(openSource(deps, m, 'probe'), 'comparing snapshot and publication', (reader) =>
     underSnapshot(reader, snapshot, async () => {
       const seen = await read(reader);
       return seen.filter(({ oid }) => !published.has(oid)).map(({ schema, name }) => displayName(schema, name));

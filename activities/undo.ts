@@ -32,7 +32,7 @@ export function createUndoActivities(deps: ActivityDeps) {
 }
 
 const roles = (m: Migration): string[] =>
-  (['holder', 'keep', 'copy', 'index'] as const).map((role) => applicationName(m.id, role));
+  (['holder', 'keep', 'copy', 'index', 'probe'] as const).map((role) => applicationName(m.id, role));
 
 async function onTarget(deps: ActivityDeps, m: Migration, work: (target: Session) => Promise<void>): Promise<void> {
   let opened: Promise<Session>;
@@ -46,7 +46,7 @@ async function onTarget(deps: ActivityDeps, m: Migration, work: (target: Session
   await withSession(opened, 'undoing the migration', work);
 }
 
-/** Sessions first: a slot that a backend uses cannot be dropped. Those of role `control` are ours, who undo. */
+/** Sessions first: a slot that a backend uses cannot be dropped. Those of role `control` are ended already. */
 async function dropAll(session: Session, m: Migration, kinds: readonly Leftover['kind'][]): Promise<void> {
   await endSessions(session, m.database, roles(m));
   for (const found of await findLeftovers(session))

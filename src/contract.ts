@@ -43,7 +43,8 @@ export const NAME_PREFIX = 'pgtransit_';
 /** The bookkeeping schema on each target database while its migration runs. */
 export const LEDGER_SCHEMA = 'pgtransit';
 
-export type SessionRole = 'holder' | 'keep' | 'copy' | 'index' | 'control';
+/** `control`: the steps that come one after the other. `probe`: who looks beside them, and changes nothing. */
+export type SessionRole = 'holder' | 'keep' | 'copy' | 'index' | 'control' | 'probe';
 
 /** Slot, publication and subscription of one generation share one name. `id`: the migration's 12 hex digits. */
 export const generationName = (id: string, generation: number): string => `${generationPrefix(id)}${generation}`;

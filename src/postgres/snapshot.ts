@@ -35,6 +35,9 @@ export async function openHolder(control: Session, options: HolderOptions): Prom
     if (session.version >= 140000) await session.query('SET client_connection_check_interval = 0');
     await session.query(`SET lock_timeout = '${slotLockTimeoutSeconds}s'`);
     await session.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+    // Whoever takes over from this attempt ends its other session first and then looks for what it has made: so one that
+    // was asleep meanwhile makes nothing that nobody would find.
+    await control.query('SELECT');
     const created = slot === null ? null : await createSlot(session, control, slot);
     const { snapshot } = await session.one<{ snapshot: string }>('SELECT pg_export_snapshot() AS snapshot');
     return { session, pid: session.pid, snapshot, consistentPoint: created?.consistentPoint ?? null };

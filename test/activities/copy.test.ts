@@ -5,7 +5,7 @@ import { createIndexActivities } from '../../activities/indexes.ts';
 import type { LaneProgress } from '../../src/domain/migration.ts';
 import { findUnfinished, readCopyProgress } from '../../src/postgres/unit.ts';
 import type { CopyFixture, FixtureOptions } from '../support/copy-fixture.ts';
-import { copyFixture, countRows, eventually, runActivity } from '../support/copy-fixture.ts';
+import { copyFixture, countRows, eventually, runActivity, besideAnother } from '../support/copy-fixture.ts';
 
 /** So small that a table of some pages is split, and that nothing is tiny unless a test wants it. */
 const SPLIT = { tinyTableBytes: 0, splitTableBytes: 64 * 1024, chunkBytes: 64 * 1024 };
@@ -49,8 +49,7 @@ describe('planCopy', () => {
 
   it('plans once when two attempts run at the same time', async () => {
     const { plan } = await prepare(NUMBERS, SPLIT);
-    const [one, two] = await Promise.all([plan(), plan()]);
-    expect(one).toEqual(two);
+    expect(await besideAnother(plan)).toEqual(await plan());
   });
 
   it('empties a split table before its first part, because no part does', async () => {

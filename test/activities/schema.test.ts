@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { afterEach, describe, expect, test } from 'vitest';
 import { createSchemaActivities } from '../../activities/schema.ts';
-import { eventually, runActivity } from '../support/copy-fixture.ts';
+import { eventually, runActivity, besideAnother } from '../support/copy-fixture.ts';
 import type { SchemaFixture, SchemaFixtureOptions } from '../support/schema-fixture.ts';
 import { dumpedSchema, fixtureSql, schemaFixture } from '../support/schema-fixture.ts';
 
@@ -34,10 +34,9 @@ describe('createDatabase', () => {
   });
 
   test('does it once when two attempts run at the same time', async () => {
-    fixture = await schemaFixture();
-    const results = await Promise.all([fixture.createDatabase(), fixture.createDatabase()]);
-    expect(results.filter(({ created }) => created)).toHaveLength(1);
-    expect(await fixture.to.psql(fixture.m.database, 'SELECT count(*) FROM pgtransit.migration')).toBe('1');
+    const f = (fixture = await schemaFixture());
+    await besideAnother(() => f.createDatabase());
+    expect(await f.to.psql(f.m.database, 'SELECT count(*) FROM pgtransit.migration')).toBe('1');
   });
 
   test('goes on after dying between the database and the ledger, and says where an existing one differs', async () => {
@@ -186,9 +185,8 @@ describe('copySchema', () => {
 
   test('does each thing once when two attempts run at the same time', async () => {
     const f = await prepared({ sql: 'CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int REFERENCES a);' });
-    const [one, two] = await Promise.all([f.copySchema(), f.copySchema()]);
-    expect(one).toEqual(two);
-    await Promise.all([f.restoreConstraints(), f.restoreConstraints()]);
+    expect(await besideAnother(() => f.copySchema())).toEqual(await f.copySchema());
+    await besideAnother(() => f.restoreConstraints());
     expect(
       await f.to.psql(
         f.m.database,

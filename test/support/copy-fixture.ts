@@ -3,6 +3,7 @@ import type { PostgresAccess } from '../../lab/postgres-access.ts';
 import type { ActivityDeps } from '../../activities/context.ts';
 import { readIdentity } from '../../src/postgres/identity.ts';
 import { generationName } from '../../src/contract.ts';
+import { MigrationError } from '../../src/domain/failure.ts';
 import type { Migration } from '../../src/domain/migration.ts';
 import { parsePlan } from '../../src/domain/plan.ts';
 import type { Session } from '../../src/postgres/connection.ts';
@@ -121,6 +122,26 @@ export const runActivity = <Args extends unknown[], Result>(
   args: Args,
   environment = new MockActivityEnvironment(),
 ): Promise<Result> => environment.run(() => activity(...args));
+
+/**
+ * An attempt that was given up, and still runs, beside the one that takes its place: that one is tried again, as Temporal
+ * does, and the other one may be ended by it. @returns what the second one says
+ */
+export async function besideAnother<T>(work: () => Promise<T>): Promise<T> {
+  const unlessEnded = (error: unknown): void => {
+    if (!(error instanceof MigrationError) || !error.retryable) throw error;
+  };
+  const first = work().then(() => undefined, unlessEnded);
+  for (;;) {
+    try {
+      const answer = await work();
+      await first;
+      return answer;
+    } catch (error) {
+      unlessEnded(error);
+    }
+  }
+}
 
 export const countRows = async (session: Session, table: string): Promise<number> =>
   (await session.one<{ count: number }>(`SELECT count(*)::float8 AS count FROM ${table}`)).count;
