@@ -1,12 +1,12 @@
 import { expect, test } from 'vitest';
 import { campaign } from './campaign.ts';
 import { planRun } from './plan.ts';
-import { sweep } from './sweep.ts';
+import { sweep, type SweepMode } from './sweep.ts';
 
 /** main.mjs sets these; `npm test` has a short campaign, of the same runs each time. */
 const first = Number(process.env['CHAOS_SEED'] ?? 1);
 const runs = Number(process.env['CHAOS_RUNS'] ?? 10);
-const failpoints = process.env['CHAOS_FAILPOINTS'] as 'replication' | 'dump' | undefined;
+const failpoints = process.env['CHAOS_FAILPOINTS'] as SweepMode | undefined;
 
 const say = (line: string): void => console.log(line);
 

@@ -1,6 +1,6 @@
 import type { Action } from './failpoints.ts';
 import type { Random } from './random.ts';
-import type { Step } from './steps.ts';
+import type { Remedy, Step } from './steps.ts';
 import type { Heal } from './strikes.ts';
 import { connect, crash, ddl, dropSlots, end, fillDisk, named, reset, useUp } from './strikes.ts';
 import type { World } from './world.ts';
@@ -20,6 +20,8 @@ export interface EventKind {
   mild: boolean;
   /** Default: any of the method. */
   steps?: readonly Step[];
+  /** Steps that there are only after it. */
+  leadsTo?: readonly Remedy[];
   /** Default: hold, so that it happens between two statements of the worker. */
   action?: Action;
   /** The failpoint where it strikes; default: any of the step. */
@@ -32,6 +34,8 @@ export interface EventKind {
   smallDisk?: true;
   /** What the failpoint does not do by itself. */
   strike?: (scene: Scene) => Promise<Heal | void>;
+  /** The migration comes to its end while it lasts, and even after that it may do no harm. */
+  hindersNobody?: true;
   /** Seconds until it is made good again. */
   lasts?: readonly [least: number, most: number];
 }
@@ -61,6 +65,7 @@ export const EVENTS: readonly EventKind[] = [
   {
     name: 'worker sleeps',
     mild: true,
+    hindersNobody: true,
     lasts: [2, 20],
     strike: async ({ world }) => {
       const worker = world.workers.awake();
@@ -78,12 +83,23 @@ export const EVENTS: readonly EventKind[] = [
       await world.temporal.start();
     },
   },
-  { name: 'crash source', mild: true, strike: ({ world }) => crash(world.source) },
+  {
+    name: 'crash source',
+    mild: true,
+    leadsTo: ['closeGeneration', 'restoreForeignKeys'],
+    strike: ({ world }) => crash(world.source),
+  },
   { name: 'crash target', mild: true, strike: ({ world }) => crash(world.target) },
-  { name: 'restart source', mild: true, strike: ({ world }) => world.source.server.restart('fast') },
+  {
+    name: 'restart source',
+    mild: true,
+    leadsTo: ['closeGeneration', 'restoreForeignKeys'],
+    strike: ({ world }) => world.source.server.restart('fast'),
+  },
   { name: 'restart target', mild: true, strike: ({ world }) => world.target.server.restart('fast') },
   {
     name: 'end holder',
+    leadsTo: ['closeGeneration', 'restoreForeignKeys'],
     mild: true,
     steps: [...COPYING, 'copySchema', 'planCopy', 'copySequences', 'sealCopy'],
     strike: async ({ world, database }) => void (await end(world.source.server, database, named('holder'))),
@@ -160,6 +176,7 @@ export const EVENTS: readonly EventKind[] = [
   { name: 'disk full', mild: false, smallDisk: true, lasts: [2, 5], strike: ({ world }) => fillDisk(world.target) },
   {
     name: 'source lets nobody in',
+    leadsTo: ['unfence', 'enableSubscriptions'],
     mild: false,
     lasts: [1, 4],
     strike: async ({ world, database }) => {
@@ -200,6 +217,7 @@ export const EVENTS: readonly EventKind[] = [
   },
   {
     name: 'slot loses its WAL',
+    leadsTo: ['closeGeneration', 'undo'],
     mild: false,
     lasts: [0, 1],
     steps: [...WHILE_SLOT, ...STREAMS],
@@ -232,12 +250,14 @@ export const EVENTS: readonly EventKind[] = [
   },
   {
     name: 'drop slot',
+    leadsTo: ['closeGeneration', 'undo'],
     mild: false,
     steps: [...WHILE_SLOT, ...STREAMS, 'walAfterMark'],
     strike: ({ world, database }) => dropSlots(world.source, database),
   },
   {
     name: 'rewrite a table',
+    leadsTo: ['closeGeneration', 'restoreForeignKeys'],
     mild: true,
     steps: ['openSnapshot', 'copySchema', 'planCopy', 'copyTables', 'verifyCopied', 'sealCopy'],
     strike: ({ world, database }) => ddl(world.source.server, database, 'VACUUM FULL big'),
@@ -248,5 +268,5 @@ export const EVENTS: readonly EventKind[] = [
     steps: ['openSnapshot', 'copySchema', 'planCopy', 'copyTables', 'verifyCopied', 'sealCopy', 'streaming'],
     strike: ({ world, database }) => ddl(world.source.server, database, 'TRUNCATE log'),
   },
-  { name: 'cancel', mild: false, strike: ({ cancel }) => cancel() },
+  { name: 'cancel', mild: false, leadsTo: ['undo'], strike: ({ cancel }) => cancel() },
 ];

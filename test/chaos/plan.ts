@@ -48,11 +48,7 @@ export function planRun(seed: number): RunPlan {
   );
   const count = random.between(1, 3);
   const events: PlannedEvent[] = [];
-  while (events.length < count) {
-    // Of all kinds, a worker's death is the one that must cost nothing anywhere.
-    const kind = random.next() < 0.2 ? possible[0] : random.pick(possible);
-    if (kind === undefined || events.some((event) => event.kind === kind && kind.name !== 'kill worker')) continue;
-    const step = random.pick((kind.steps ?? steps).filter((name) => steps.includes(name)));
+  const add = (kind: EventKind, step: Step): void => {
     // Small numbers are likelier: few steps have many statements.
     const statement = Math.ceil(MOST_STATEMENTS ** random.next());
     const when = random.pick(['before', 'during', 'after']);
@@ -65,7 +61,19 @@ export function planRun(seed: number): RunPlan {
       action: kind.action ?? 'hold',
       lastsMs: (least + random.next() * (most - least)) * 1000,
     });
+  };
+  // Of all kinds, a worker's death is the one that must cost nothing anywhere.
+  const pick = (kinds: readonly EventKind[]): EventKind =>
+    random.next() < 0.2 ? (kinds[0] ?? random.pick(kinds)) : random.pick(kinds);
+  while (events.length < count) {
+    const kind = pick(possible);
+    if (events.some((event) => event.kind === kind && kind.name !== 'kill worker')) continue;
+    add(kind, random.pick((kind.steps ?? steps).filter((step) => steps.includes(step))));
   }
+  // What mends it may be struck, too.
+  const anywhere = possible.filter(({ name, steps }) => steps === undefined && name !== 'cancel');
+  for (const { kind } of [...events])
+    if (kind.leadsTo !== undefined && random.next() < 0.6) add(pick(anywhere), random.pick(kind.leadsTo));
   return { seed, sourceMajor, targetMajor, method, events: events.map(killAtRest) };
 }
 

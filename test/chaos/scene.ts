@@ -75,11 +75,13 @@ export function startStorm(world: World, plan: RunPlan, database: string, cancel
     },
     isCalm: () =>
       events.every(
-        ({ step, state }) =>
+        ({ kind, step, state }) =>
           state === 'over' ||
+          (state === 'lasting' && kind.hindersNobody === true) ||
           (state === 'armed' && step !== STREAMING && (isBeforeStreaming(step) || phase === STREAMING)),
       ),
-    lasts: () => events.some(({ state }) => state === 'striking' || state === 'lasting'),
+    lasts: () =>
+      events.some(({ kind, state }) => state === 'striking' || (state === 'lasting' && kind.hindersNobody !== true)),
     end: async () => {
       ended = true;
       try {

@@ -12,7 +12,16 @@ const PHASES = {
   finishing: ['readReport', 'dropReplication', 'finish'],
 } as const;
 
-export type Step = (typeof PHASES)[keyof typeof PHASES][number];
+/** Steps that come only when something went wrong. */
+const REMEDIES = {
+  preparing: ['closeGeneration'],
+  'catching-up': ['restoreForeignKeys'],
+  stopping: ['unfence', 'enableSubscriptions'],
+  undoing: ['undo'],
+} as const;
+
+export type Remedy = (typeof REMEDIES)[keyof typeof REMEDIES][number];
+export type Step = (typeof PHASES)[keyof typeof PHASES][number] | Remedy;
 
 export const STREAMING = 'streaming' satisfies Step;
 
@@ -36,10 +45,12 @@ export const stepsOf = (method: 'replication' | 'dump'): readonly Step[] =>
   method === 'replication' ? ALL : ALL.filter((step) => !ONLY_REPLICATION.includes(step));
 
 export const phaseOf = (step: string): string =>
-  Object.entries(PHASES).find(([, steps]) => (steps as readonly string[]).includes(step))?.[0] ?? 'other';
+  [...Object.entries(PHASES), ...Object.entries(REMEDIES)].find(([, steps]) =>
+    (steps as readonly string[]).includes(step),
+  )?.[0] ?? 'other';
 
 /** Until here a server that cannot be reached ends the migration, and not a person's answer. */
 export const isBeforeAnyChange = (step: string): boolean => phaseOf(step) === 'validating' || step === 'recheck';
 
-/** Once all changes stream these can come no more. */
+/** Once all changes stream these come no more, but for a remedy, which nobody waits for. */
 export const isBeforeStreaming = (step: string): boolean => ALL.indexOf(step as Step) < ALL.indexOf(STREAMING);

@@ -12,38 +12,69 @@ const MOST_TIMES = 2;
 /** Their databases and workflows are named after them. */
 const FIRST_SEED = 1_000_000;
 
+/** What happens besides, and in which steps the worker is killed then; default: all. */
+const MODES = {
+  replication: { method: 'replication', first: [], steps: null },
+  dump: { method: 'dump', first: [], steps: null },
+  cancel: { method: 'replication', first: [at('cancel', 'waitForDrain@1:before')], steps: ['undo', 'unfence'] },
+  generations: {
+    method: 'replication',
+    first: [at('end holder', 'copyTables@21:during')],
+    steps: [
+      'closeGeneration',
+      'openSnapshot',
+      'planCopy',
+      'restoreForeignKeys',
+      'createSubscription',
+      'dropReplication',
+    ],
+  },
+} as const satisfies Record<
+  string,
+  { method: RunPlan['method']; first: PlannedEvent[]; steps: readonly Step[] | null }
+>;
+
+export type SweepMode = keyof typeof MODES;
+
 /** Kills the worker at every failpoint of a migration at which something changes: before, during and after each. */
-export async function sweep(method: RunPlan['method'], say: Say): Promise<RunResult[]> {
-  const plan = (seed: number, events: PlannedEvent[]): RunPlan => ({
+export async function sweep(mode: SweepMode, say: Say): Promise<RunResult[]> {
+  const { method, first, steps } = MODES[mode];
+  const plan = (seed: number, kills: PlannedEvent[]): RunPlan => ({
     seed,
     sourceMajor: 17,
     targetMajor: 18,
     method,
-    events,
+    events: [...first, ...kills],
   });
   const [clean] = await campaign([plan(FIRST_SEED, [])], say);
-  const failpoints = [...new Set(clean?.effects)].filter(isWanted);
+  const wanted = (step: Step): boolean => steps === null || (steps as readonly Step[]).includes(step);
+  const failpoints = [...new Set(clean?.effects)].filter((name) => isFirst(name) && wanted(stepOf(name)));
   const count = Math.ceil(failpoints.length / KILLS_PER_RUN);
   // Dealt like cards, so that the kills of a run are spread over it.
   const plans = Array.from({ length: count }, (_, run) =>
-    plan(FIRST_SEED + 1 + run, failpoints.filter((_name, index) => index % count === run).map(killAt)),
+    plan(
+      FIRST_SEED + 1 + run,
+      failpoints.filter((_name, index) => index % count === run).map((name) => at('kill worker', name)),
+    ),
   );
-  say(`${failpoints.length} failpoints of ${method} in ${count} runs`);
+  say(`${failpoints.length} failpoints of ${mode} in ${count} runs`);
   const results = await campaign(plans, say);
   const missed = results.flatMap(({ events }) => events.filter(({ struckAt }) => struckAt === null));
-  say(
-    `Not come to, since an earlier kill had changed the way: ${missed.map(({ failpoint }) => failpoint).join(', ') || 'none'}`,
-  );
+  const names = missed.map(({ failpoint }) => failpoint).join(', ') || 'none';
+  say(`Not come to, since an earlier kill had changed the way: ${names}`);
   return results;
 }
 
-const isWanted = (name: string): boolean =>
+/** Measuring changes nothing, and is in no phase. */
+const isFirst = (name: string): boolean =>
   phaseOf(stepOf(name)) !== 'other' && Number(/#(\d+):/.exec(name)?.[1]) <= MOST_TIMES;
 
-const stepOf = (name: string): Step => name.split('/')[0] as Step;
+function stepOf(name: string): Step {
+  return name.split(/[/@]/)[0] as Step;
+}
 
-function killAt(failpoint: string): PlannedEvent {
-  const kind = EVENTS.find(({ name }) => name === 'kill worker');
-  if (kind === undefined) throw new Error('No event kills workers.');
-  return { kind, step: stepOf(failpoint), failpoint, action: 'kill', lastsMs: 0 };
+function at(event: string, failpoint: string): PlannedEvent {
+  const kind = EVENTS.find(({ name }) => name === event);
+  if (kind === undefined) throw new Error(`There is no event "${event}".`);
+  return { kind, step: stepOf(failpoint), failpoint, action: kind.action ?? 'hold', lastsMs: 0 };
 }
