@@ -1,3 +1,4 @@
+import { Context } from '@temporalio/activity';
 import { applicationName, generationName, LEDGER_SCHEMA } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
@@ -79,7 +80,10 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
     async keepSnapshot(m: Migration, generation: number): Promise<void> {
       await withSession(openTarget(deps, m, 'probe'), 'reading the ledger', (target) =>
         withSession(openSource(deps, m, 'keep'), 'keeping the snapshot', async (source) => {
-          let held = { holderPid: 0, snapshotAgeSeconds: 0 };
+          let held: Held = { holderPid: 0, snapshotAgeSeconds: 0, deadTuplesAtFirst: 0 };
+          // Of the attempt before this one: what there was at first is counted once for each snapshot.
+          const before = Context.current().info.heartbeatDetails as Partial<Held> | undefined;
+          let atFirst: number | undefined;
           await heartbeating(
             () => held,
             async () => {
@@ -92,8 +96,10 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
                 await requireSlots(source, target, m);
                 await requireHolder(source, m, booked);
                 const age = await ageOf(source, booked.holder_pid);
-                held = { ...held, snapshotAgeSeconds: age.seconds };
-                requireYoung(m, age);
+                atFirst ??=
+                  (before?.holderPid === booked.holder_pid ? before.deadTuplesAtFirst : undefined) ?? age.deadTuples;
+                held = { ...held, snapshotAgeSeconds: age.seconds, deadTuplesAtFirst: atFirst };
+                requireYoung(m, { ...age, deadTuples: age.deadTuples - atFirst });
                 await nextPoll();
               }
             },
@@ -145,23 +151,34 @@ async function forgetLost(
   }
 }
 
+/** What `keepSnapshot` heartbeats. */
+interface Held {
+  holderPid: number;
+  snapshotAgeSeconds: number;
+  /** In the database's tables when this was first looked at. */
+  deadTuplesAtFirst: number;
+}
+
 interface Age {
   seconds: number;
   /** Transaction ids since, whose dead rows vacuum may not remove. */
   xids: number;
+  /** As the server counts them, in all tables of the database. */
+  deadTuples: number;
 }
 
 /** A walsender shows no start of its transaction, but the holder began its own right after it was there. */
 const ageOf = (source: Session, pid: number): Promise<Age> =>
   source.one<Age>(
     `SELECT coalesce(round(extract(epoch FROM clock_timestamp() - max(backend_start))), 0)::float8 AS seconds,
-            coalesce(max(age(backend_xmin)), 0)::float8 AS xids
+            coalesce(max(age(backend_xmin)), 0)::float8 AS xids,
+            (SELECT coalesce(sum(n_dead_tup), 0)::float8 FROM pg_stat_user_tables) AS "deadTuples"
        FROM pg_stat_activity WHERE pid = $1`,
     [pid],
   );
 
 /** @throws MigrationError `SnapshotLost` when the plan wants another snapshot by now */
-function requireYoung({ method, plan: { snapshot } }: Migration, { seconds, xids }: Age): void {
+function requireYoung({ method, plan: { snapshot } }: Migration, { seconds, xids, deadTuples }: Age): void {
   if (method !== 'replication') return;
   const reasons = [
     ...(snapshot.maxSeconds !== null && seconds > snapshot.maxSeconds
@@ -169,6 +186,9 @@ function requireYoung({ method, plan: { snapshot } }: Migration, { seconds, xids
       : []),
     ...(snapshot.maxXidAge !== null && xids > snapshot.maxXidAge
       ? [`${xids} transaction ids were assigned since, and the plan allows ${snapshot.maxXidAge}`]
+      : []),
+    ...(snapshot.maxDeadTuples !== null && deadTuples > snapshot.maxDeadTuples
+      ? [`${deadTuples} dead rows have come since, and the plan allows ${snapshot.maxDeadTuples}`]
       : []),
   ];
   if (reasons.length > 0)

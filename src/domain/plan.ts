@@ -45,6 +45,8 @@ const PlanSchema = v.strictObject({
       maxSeconds: v.optional(v.nullable(count(60, Number.MAX_SAFE_INTEGER)), null),
       /** Transaction ids that are assigned while it is open. */
       maxXidAge: v.optional(v.nullable(count(1, 2_000_000_000)), null),
+      /** Dead rows in the database that come while it is open, which vacuum cannot remove. */
+      maxDeadTuples: v.optional(v.nullable(count(1, Number.MAX_SAFE_INTEGER)), null),
     }),
     {},
   ),
@@ -106,7 +108,7 @@ function contradictions(plan: Plan): string[] {
     plan.databases.include.every((name) => plan.databases.exclude.includes(name))
   )
     problems.push('"databases.exclude" names every database of "databases.include", so nothing would be migrated.');
-  if (plan.method === 'dump' && (plan.snapshot.maxSeconds ?? plan.snapshot.maxXidAge) !== null)
+  if (plan.method === 'dump' && Object.values(plan.snapshot).some((limit) => limit !== null))
     problems.push('"snapshot" has limits for replication only: a dump must be of one snapshot.');
   if (plan.verify === 'full' && plan.method !== 'dump')
     problems.push(

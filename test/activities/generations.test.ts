@@ -1,4 +1,5 @@
 /* eslint-disable @typescript-eslint/unbound-method -- steps do not use this */
+import { MockActivityEnvironment } from '@temporalio/testing';
 import { afterEach, describe, expect, test } from 'vitest';
 import { applicationName, generationName } from '../../src/contract.ts';
 import type { Session } from '../../src/postgres/connection.ts';
@@ -205,6 +206,38 @@ describe('a generation whose snapshot is lost', () => {
     await close(f);
     await runActivity(f.steps.keepSnapshot, [f.m, 0]);
     expect(await holders()).toEqual(before);
+  });
+
+  test('is given up when more dead rows have come since than the plan allows, whichever attempt keeps it', async () => {
+    const f = await replicationFixture({
+      schema: SCHEMA,
+      rows: ROWS,
+      sizes: SIZES,
+      plan: { snapshot: { maxDeadTuples: 1000 } },
+    });
+    closing.push(f.close);
+    // Those that were there before are not the snapshot's doing.
+    await f.source.query('UPDATE public.parts SET v = v; UPDATE public.done SET v = v');
+    const dead = () =>
+      f.source.one<{ n: number }>('SELECT sum(n_dead_tup)::float8 AS n FROM pg_stat_user_tables').then(({ n }) => n);
+    await eventually('2,100 dead rows', async () => (await dead()) >= 2100);
+    await runActivity(f.steps.openSnapshot, [f.m, 0]);
+    const first = new MockActivityEnvironment();
+    const beats: unknown[] = [];
+    first.on('heartbeat', (details: unknown) => beats.push(details));
+    const keeping = runActivity(f.steps.keepSnapshot, [f.m, 0], first).catch(() => undefined);
+    await eventually('a heartbeat with what there was', () =>
+      Promise.resolve(beats.some((beat) => (beat as { deadTuplesAtFirst?: number }).deadTuplesAtFirst === 2100)),
+    );
+    first.cancel();
+    await keeping;
+    await f.source.query('UPDATE public.parts SET v = v');
+    await eventually('4,100 dead rows', async () => (await dead()) >= 4100);
+    const next = new MockActivityEnvironment({ heartbeatDetails: beats.at(-1) });
+    await expect(runActivity(f.steps.keepSnapshot, [f.m, 0], next)).rejects.toMatchObject({
+      type: 'SnapshotLost',
+      message: expect.stringContaining('2000 dead rows have come since, and the plan allows 1000') as string,
+    });
   });
 
   test('after the seal needs no other', async () => {
