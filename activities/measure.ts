@@ -9,6 +9,7 @@ import { droppedSubscriptions, wasDropped } from '../src/postgres/subscription.t
 import { readCopyProgress } from '../src/postgres/unit.ts';
 import type { ActivityDeps } from './context.ts';
 import { activitySignal, openSource, openTarget, withSession } from './context.ts';
+import { describeDifferences } from './definitions.ts';
 
 export function createMeasureActivities(deps: ActivityDeps) {
   return {
@@ -55,5 +56,8 @@ async function look(
   const names = generations.map(({ number }) => generationName(m.id, number));
   const lag = await readLag(source, target, names);
   const [dropped] = await droppedSubscriptions(target);
-  return { ...copy, ...lag, problem: lag.problem ?? (dropped === undefined ? waiting : wasDropped(dropped)) };
+  const problem = lag.problem ?? (dropped === undefined ? waiting : wasDropped(dropped));
+  // Before it streams the target lacks keys and constraints of its own accord.
+  const differences = lag.lagBytes === null ? [] : await describeDifferences(m, source, target);
+  return { ...copy, ...lag, problem: [...(problem === null ? [] : [problem]), ...differences].join(' ') || null };
 }

@@ -3,13 +3,14 @@ import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import type { Session } from '../src/postgres/connection.ts';
-import { displayName } from '../src/postgres/identifier.ts';
+import { displayName, quoteIdent } from '../src/postgres/identifier.ts';
 import { bytesUnconfirmed, sameLsn } from '../src/postgres/lag.ts';
 import { recordWarning } from '../src/postgres/ledger.ts';
 import { notPublished } from '../src/postgres/publication.ts';
 import { isPublished, listTables } from '../src/postgres/scope.ts';
 import { readSlot } from '../src/postgres/slot.ts';
 import { perhapsTruncated } from '../src/postgres/truncation.ts';
+import { describeDifferences } from './definitions.ts';
 
 /** @throws MigrationError `NotComplete`: changes must not be applied to tables that are still being copied */
 export async function requireSealed(target: Session): Promise<void> {
@@ -80,6 +81,45 @@ export async function requirePublished(source: Session, target: Session, names: 
   );
 }
 
+/**
+ * A table that was dropped on the target is in no subscription any more, also when it is made again: its changes would be
+ * skipped, and count as applied. @throws MigrationError `ApplyFailed`, naming the table
+ */
+export async function requireSubscribed(source: Session, target: Session, names: string[]): Promise<void> {
+  const copied = await target.query<{ oid: number }>(
+    `SELECT oid::float8 AS oid FROM ${LEDGER_SCHEMA}.relation WHERE published`,
+  );
+  // By the names that they have now: a rename on both servers is no loss.
+  const onSource = await source.query<{ schema: string; name: string; publication: string }>(
+    `SELECT n.nspname AS schema, c.relname AS name, p.pubname AS publication
+       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+       JOIN pg_publication_rel r ON r.prrelid = c.oid JOIN pg_publication p ON p.oid = r.prpubid AND p.pubname = ANY ($2)
+      WHERE c.oid = ANY ($1::oid[]) ORDER BY 1, 2`,
+    [copied.map(({ oid }) => oid), names],
+  );
+  const rows = await target.query<{ schema: string; name: string }>(
+    `SELECT n.nspname AS schema, c.relname AS name
+       FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid
+       JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE s.subname = ANY ($1)`,
+    [names],
+  );
+  const subscribed = new Set(rows.map(({ schema, name }) => JSON.stringify([schema, name])));
+  const lacking = onSource.find(({ schema, name }) => !subscribed.has(JSON.stringify([schema, name])));
+  if (lacking === undefined) return;
+  const table = displayName(lacking.schema, lacking.name);
+  const refresh = `ALTER SUBSCRIPTION ${quoteIdent(lacking.publication)} REFRESH PUBLICATION;`;
+  throw new MigrationError(
+    'ApplyFailed',
+    `Table ${table} was dropped on the target, or renamed on one server only, so its changes are not applied.`,
+    {
+      object: table,
+      next:
+        `Give it the source's name; or make it anew on the target, empty and as it is on the source, and copy its rows ` +
+        `with ${refresh} Then resolve with retry.`,
+    },
+  );
+}
+
 /** A table that was created since the start is in nobody's publication: say so, since only its owner knows what to do. */
 export async function warnOfNewTables(source: Session, target: Session, m: Migration): Promise<void> {
   const known = await target.query<{ oid: number }>(`SELECT oid::float8 AS oid FROM ${LEDGER_SCHEMA}.relation`);
@@ -93,6 +133,12 @@ export async function warnOfNewTables(source: Session, target: Session, m: Migra
       'waitForGate',
       `Table ${displayName(schema, name)} was created on the source after the start, and was not migrated.`,
     );
+}
+
+/** What will be missing, or be another, when the application works with the target. */
+export async function warnOfDifferences(m: Migration, source: Session, target: Session): Promise<void> {
+  for (const difference of await describeDifferences(m, source, target))
+    await recordWarning(target, 'waitForGate', `The servers differ at the cutover: ${difference}`);
 }
 
 /** What no stream of PostgreSQL 10 tells: only the rows on both sides can. */

@@ -1,34 +1,31 @@
 import { applicationName, generationName, LEDGER_SCHEMA } from '../src/contract.ts';
-import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import { dropExtras, provideExtras } from '../src/postgres/aiven-extras.ts';
-import { watchApply } from '../src/postgres/apply-watch.ts';
 import { endSessions } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { quoteLiteral } from '../src/postgres/identifier.ts';
-import { bytesUnconfirmed, confirmedLsn, emitMark, flushLsn, lsnBefore } from '../src/postgres/lag.ts';
+import { bytesUnconfirmed, emitMark, flushLsn, lsnBefore } from '../src/postgres/lag.ts';
 import { dropPublication } from '../src/postgres/publication.ts';
 import { dropSlot, freeSlot } from '../src/postgres/slot.ts';
 import {
   createSubscription as subscribe,
   disableSubscriptions as disable,
-  droppedSubscriptions,
   dropSubscription,
   enableSubscriptions as enable,
   appliedLsn,
-  readSubscriptions,
-  type SubscriptionHealth,
-  wasDropped,
 } from '../src/postgres/subscription.ts';
 import { subscriptionConnInfo } from '../src/postgres/subscription-conninfo.ts';
 import type { ActivityDeps } from './context.ts';
+import { watchErrors } from './apply-errors.ts';
 import { heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
 import {
   requirePublished,
   requireSealed,
   requireSlots,
   requireSlotsOfTheSnapshots,
+  requireSubscribed,
+  warnOfDifferences,
   warnOfNewTables,
   warnOfTruncatedTables,
 } from './replication-guards.ts';
@@ -65,6 +62,8 @@ export function createReplicationActivities(deps: ActivityDeps) {
     /** Until what was written during the copy is applied, but for what is being written now. */
     async waitForCatchUp(m: Migration): Promise<void> {
       await onBoth(m, 'waiting until the target has caught up', async (source, target, names) => {
+        // After an operator's answer: whoever mends a table may have disabled them meanwhile.
+        await enable(target, names);
         const look = watchErrors(m, source, target, names);
         let lagBytes: number | null = null;
         let waitingFor = '';
@@ -77,6 +76,30 @@ export function createReplicationActivities(deps: ActivityDeps) {
               waitingFor = health.waitingFor;
               if (health.ready && lagBytes <= LIMITS.caughtUpBytes) return;
               await nextPoll();
+            }
+          },
+        );
+      });
+    },
+
+    /**
+     * Ends only with what stops the replication, until it is cancelled. Each attempt begins with enabling, so that an
+     * operator who disabled a subscription to mend a table need not think of it.
+     */
+    async watchReplication(m: Migration): Promise<void> {
+      await onBoth(m, 'watching the replication', async (source, target, names) => {
+        await enable(target, names);
+        await requirePublished(source, target, names);
+        await requireSubscribed(source, target, names);
+        const look = watchErrors(m, source, target, names);
+        let waitingFor = '';
+        await heartbeating(
+          () => ({ waitingFor }),
+          async () => {
+            for (;;) {
+              await requireSlots(source, names, '0/0');
+              waitingFor = (await look()).waitingFor;
+              await nextPoll(LIMITS.watchEveryMs);
             }
           },
         );
@@ -110,7 +133,9 @@ export function createReplicationActivities(deps: ActivityDeps) {
           },
         );
         await requirePublished(source, target, names);
+        await requireSubscribed(source, target, names);
         await warnOfNewTables(source, target, m);
+        await warnOfDifferences(m, source, target);
       });
     },
 
@@ -137,6 +162,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
           },
         );
         await requirePublished(source, target, names);
+        await requireSubscribed(source, target, names);
         await warnOfTruncatedTables(source, target);
       });
     },
@@ -179,7 +205,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
                   AND ('x' || encode(substr(data, 2, 8), 'hex'))::bit(64)::bigint >= pg_wal_lsn_diff($3::pg_lsn, '0/0'))
              SELECT coalesce(sum(length(data)), 0)::float8 AS bytes FROM messages
               WHERE get_byte(data, 0) IN (73, 85, 68, 84) AND xid IN (SELECT xid FROM missing)`,
-            [name, `"${name}"`, await appliedLsn(target, name)],
+            [name, `"${name}"`, (await appliedLsn(target, name)) ?? '0/0'],
           );
           bytes += row.bytes;
         }
@@ -227,22 +253,4 @@ async function preparedTransactions(source: Session): Promise<string> {
   return rows.length === 0
     ? ''
     : `the end of the prepared transaction ${rows.map(({ gid }) => quoteLiteral(gid)).join(', ')}`;
-}
-
-/** Looks at the apply workers again and again. @throws MigrationError `ApplyFailed`, `SlotLost` without a subscription */
-function watchErrors(m: Migration, source: Session, target: Session, names: string[]) {
-  const watch = watchApply();
-  return async (): Promise<SubscriptionHealth> => {
-    const health = await readSubscriptions(target, names);
-    const [dropped] = await droppedSubscriptions(target);
-    if (dropped !== undefined) throw new MigrationError('SlotLost', wasDropped(dropped), { object: dropped });
-    const confirmed = await confirmedLsn(source, names);
-    const failure = watch({ at: performance.now(), errors: health.applyErrors, idle: health.idle, confirmed });
-    if (failure === null) return health;
-    throw new MigrationError(
-      'ApplyFailed',
-      `The target cannot apply a change in database "${m.database}": ${failure}, and nothing was confirmed meanwhile. ` +
-        "The target's server log names the relation and the row.",
-    );
-  };
 }

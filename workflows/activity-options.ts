@@ -55,6 +55,7 @@ const KIND_OF: Record<keyof Activities, Kind> = {
   refreshMaterializedViews: 'lane',
   createSubscription: 'change',
   waitForCatchUp: 'lane',
+  watchReplication: 'keeper',
   waitForGate: 'lane',
   fence: 'change',
   unfence: 'cleanup',

@@ -14,7 +14,7 @@ export async function streamUntilCutOver(run: DatabaseRun, goOnAfresh: () => Pro
   for (;;) {
     status.enter('streaming', 'Every change on the source arrives on the target.');
     if (m.plan.stop.when === 'signal') {
-      await condition(() => run.stopRequested !== null || workflowInfo().continueAsNewSuggested);
+      await watchUntil(run, () => run.stopRequested !== null || workflowInfo().continueAsNewSuggested);
       if (run.stopRequested === null) await goOnAfresh();
     }
     try {
@@ -28,6 +28,21 @@ export async function streamUntilCutOver(run: DatabaseRun, goOnAfresh: () => Pro
         failOnce(error),
       );
     }
+  }
+}
+
+/** Parks while a change cannot be applied; a stop that comes then meets the same at the gate, and is put back. */
+async function watchUntil(run: DatabaseRun, over: () => boolean): Promise<void> {
+  const { m } = run;
+  const watching = new CancellationScope();
+  const watched = watching.run(() =>
+    run.attempt('watchReplication', `${m.database}: watch that every change is applied`, m),
+  );
+  try {
+    await Promise.race([watched.then(() => condition(over)), condition(over)]);
+  } finally {
+    watching.cancel();
+    await watched.catch(() => undefined);
   }
 }
 

@@ -91,6 +91,15 @@ export const LIMITS = {
   applyErrorsToFail: 3,
   /** Before 15 the server counts no apply errors: a worker that was away for four restarts in all is taken for failing. */
   applyIdleMs: 20_000,
+  /** How often a replication that streams is looked at: a worker that fails is away for 5 s, so it is seen twice. */
+  watchEveryMs: 2_000,
+  /** A worker that is away is looked after no more often than the server starts it again. */
+  tryFailingEveryMs: 5_000,
+  /** To find what a failing worker gets next, so much is decoded; a transaction larger than that is not looked into. */
+  peekFailingMs: 10_000,
+  peekFailingChanges: 10_000,
+  /** How long each of its changes may take when it is tried: it must not wait for, or hold, a lock of somebody else. */
+  tryChangeMs: 2_000,
   /** How long an apply worker may finish what it has in hand after a disable, e.g. wait for a lock, before it is ended. */
   workerPatienceMs: 5_000,
   /** A statement on a publication locks each table it names, and a server has about 6,400 locks by default. */
@@ -142,8 +151,11 @@ export const LIMITS = {
   heartbeatThrottleMs: 5_000,
   /** Steps at once in one worker: a short one is a query or two … */
   shortActivities: 32,
-  /** … a lane holds a session on each side and a relay buffer; 64 are four databases at 4 + 2 lanes, and waits. */
-  laneActivities: 64,
+  /**
+   * … a lane of a copy holds a session on each side and a relay buffer. How many there are the plans say; a database that
+   * streams has one step all the time, which does next to nothing, and must not take the room of those.
+   */
+  laneActivities: 256,
   /** About 1 MB each; a workflow that fell out of the cache replays its history of a few hundred events. */
   cachedWorkflows: 50,
 } as const;

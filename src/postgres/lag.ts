@@ -69,7 +69,8 @@ export async function emitMark(source: Session, id: string): Promise<string> {
 export const sameLsn = (left: string | null, right: string | null): boolean =>
   left !== null && right !== null && lsnNumber(left) === lsnNumber(right);
 
-function lsnNumber(lsn: string): bigint {
+/** In bytes. */
+export function lsnNumber(lsn: string): bigint {
   const [high = '0', low = '0'] = lsn.split('/');
   return (BigInt(`0x${high}`) << 32n) | BigInt(`0x${low}`);
 }

@@ -27,13 +27,13 @@ export async function createSubscription(target: Session, name: string, conninfo
 
 /**
  * The end of the last transaction of the source that was applied, confirmed or not: its origin moves in the same
- * transaction as the rows. `0/0` where the role may not read it.
+ * transaction as the rows. Null where the role may not read it; `0/0` before the first.
  */
-export async function appliedLsn(target: Session, name: string): Promise<string> {
+export async function appliedLsn(target: Session, name: string): Promise<string | null> {
   const { may } = await target.one<{ may: boolean }>(
     `SELECT has_function_privilege('pg_replication_origin_progress(text, boolean)', 'EXECUTE') AS may`,
   );
-  if (!may) return '0/0';
+  if (!may) return null;
   const [row] = await target.query<{ lsn: string | null }>(
     `SELECT pg_replication_origin_progress('pg_' || oid, false)::text AS lsn FROM pg_subscription WHERE subname = $1`,
     [name],
@@ -77,9 +77,12 @@ async function endWorker(target: Session, pid: number): Promise<void> {
   }
 }
 
+/** One that somebody has dropped is found out by whoever waits for it, and says so. */
 export async function enableSubscriptions(target: Session, names: readonly string[]): Promise<void> {
+  const disabled = (await readWorkers(target, names)).filter(({ enabled }) => !enabled);
+  if (disabled.length === 0) return;
   const commands = await subscriptionCommands(target);
-  for (const name of names) await target.query(commands.enable(name));
+  for (const { name } of disabled) await target.query(commands.enable(name));
 }
 
 /**
@@ -103,6 +106,18 @@ export async function droppedSubscriptions(target: Session): Promise<string[]> {
 
 export const wasDropped = (name: string): string =>
   `Subscription ${name} was dropped on the target, and with it the knowledge of how far it had come.`;
+
+/** Of each subscription: may it have an apply worker, and has it one? */
+export const readWorkers = (
+  target: Session,
+  names: readonly string[],
+): Promise<{ name: string; enabled: boolean; running: boolean }[]> =>
+  target.query(
+    `SELECT subname AS name, subenabled AS enabled,
+            EXISTS (SELECT FROM pg_stat_subscription w WHERE w.subid = s.oid AND w.pid IS NOT NULL) AS running
+       FROM pg_subscription s WHERE subname = ANY ($1) ORDER BY subname`,
+    [names],
+  );
 
 export interface SubscriptionHealth {
   /** All tables are in state `r`, and every apply worker runs. */

@@ -83,6 +83,7 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
     refreshMaterializedViews: () => Promise.resolve({ refreshed: 0 }),
     createSubscription: () => Promise.resolve(),
     waitForCatchUp: () => Promise.resolve(),
+    watchReplication: untilCancelled,
     waitForGate: () => Promise.resolve(),
     fence: () => Promise.resolve(),
     unfence: () => Promise.resolve(),

@@ -292,6 +292,45 @@ describe('migrateCluster', () => {
     });
   });
 
+  test('parks while a change cannot be applied, also while it only streams, and retry watches again', async () => {
+    let broken = true;
+    const watchReplication = (): Promise<void> =>
+      broken
+        ? Promise.reject(failure('ApplyFailed', 'The target cannot apply a change of public.t.'))
+        : untilCancelled();
+    await withWorkers({ watchReplication }, async ({ start, calls }) => {
+      const handle = await start('migrateCluster');
+      const parked = await eventually(
+        () => progressOf(handle),
+        (p) => p.attention !== null,
+      );
+      expect(parked).toMatchObject({ phase: 'streaming', databases: [{ answers: ['retry', 'abort'] }] });
+      expect(parked.attention).toContain('The target cannot apply a change of public.t.');
+      broken = false;
+      await handle.executeUpdate('resolve', { args: [{ action: 'retry' }] });
+      await eventually(
+        () => Promise.resolve(calls.filter((name) => name === 'watchReplication')),
+        (watches) => watches.length === 2,
+      );
+      await eventually(
+        () => progressOf(handle),
+        (p) => p.attention === null,
+      );
+      expect(calls).not.toContain('waitForGate');
+      await handle.signal('stopReplication');
+      expect(((await handle.result()) as ClusterReport).status).toBe('done');
+    });
+  });
+
+  test('undoes everything when what streams cannot be applied, where the plan says so', async () => {
+    const watchReplication = fails('ApplyFailed', 'The target cannot apply a change of public.t.');
+    await withWorkers({ watchReplication }, async ({ start, calls }) => {
+      const handle = await start('migrateCluster', { onError: 'fail' });
+      expect((await failureOf(handle)).message).toContain('The target cannot apply a change of public.t.');
+      expect(calls).toContain('undo');
+    });
+  });
+
   test('abort ends a parked migration with everything undone', async () => {
     await withWorkers({ planCopy: fails('ServerError', 'No space left on device.') }, async ({ start, calls }) => {
       const handle = await start('migrateCluster');

@@ -1,0 +1,67 @@
+import { MigrationError } from '../src/domain/failure.ts';
+import { LIMITS } from '../src/domain/limits.ts';
+import type { Migration } from '../src/domain/migration.ts';
+import { watchApply } from '../src/postgres/apply-watch.ts';
+import type { Session } from '../src/postgres/connection.ts';
+import type { FailingChange } from '../src/postgres/failing-change.ts';
+import { readFailingChange } from '../src/postgres/failing-change.ts';
+import { confirmedLsn } from '../src/postgres/lag.ts';
+import type { SubscriptionHealth } from '../src/postgres/subscription.ts';
+import { droppedSubscriptions, readSubscriptions, readWorkers, wasDropped } from '../src/postgres/subscription.ts';
+import { describeDifferences } from './definitions.ts';
+
+/**
+ * Looks at the apply workers again and again. One that is away is suspected: what it gets next is tried, so that a change
+ * that cannot be applied is known, with relation and reason, before the worker has failed often enough to be sure.
+ * @throws MigrationError `ApplyFailed`, `SlotLost` without a subscription
+ */
+export function watchErrors(m: Migration, source: Session, target: Session, names: string[]) {
+  const watch = watchApply();
+  let wasIdle = false;
+  let triedAt = -Infinity;
+  return async (): Promise<SubscriptionHealth> => {
+    const health = await readSubscriptions(target, names);
+    const [dropped] = await droppedSubscriptions(target);
+    if (dropped !== undefined) throw new MigrationError('SlotLost', wasDropped(dropped), { object: dropped });
+    const confirmed = await confirmedLsn(source, names);
+    const now = performance.now();
+    const failure = watch({ at: now, errors: health.applyErrors, idle: health.idle, confirmed });
+    const suspected = wasIdle && health.idle && now - triedAt > LIMITS.tryFailingEveryMs;
+    wasIdle = health.idle;
+    if (failure === null && !suspected) return health;
+    triedAt = now;
+    const workers = await readWorkers(target, names);
+    const disabled = workers.find(({ enabled }) => !enabled);
+    if (disabled !== undefined)
+      throw new MigrationError('ApplyFailed', `Subscription ${disabled.name} is disabled on the target.`, {
+        object: disabled.name,
+        next: 'Find out who disabled it, then resolve with retry, which enables it again.',
+      });
+    for (const { name } of workers.filter(({ running }) => !running)) {
+      const found = await readFailingChange(source, target, name);
+      if (failure !== null || found?.reason != null) throw await applyFailed(m, source, target, failure, found);
+    }
+    if (failure !== null) throw await applyFailed(m, source, target, failure, null);
+    return health;
+  };
+}
+
+async function applyFailed(
+  m: Migration,
+  source: Session,
+  target: Session,
+  failure: string | null,
+  found: FailingChange | null,
+): Promise<MigrationError> {
+  const [table = null, ...more] = found?.tables ?? [];
+  const tables =
+    more.length === 0 ? (table ?? '') : `one of ${[table, ...more].slice(0, LIMITS.namesInMessage).join(', ')}`;
+  const what = `The target cannot apply a change${tables === '' ? '' : ` of ${tables}`} in database "${m.database}"`;
+  const why =
+    found?.reason ??
+    `${failure ?? ''}, and nothing was confirmed meanwhile. The target's server log names the relation and the row`;
+  const differences = await describeDifferences(m, source, target);
+  return new MigrationError('ApplyFailed', [`${what}: ${why}.`, ...differences].join(' '), {
+    object: more.length === 0 ? table : null,
+  });
+}
