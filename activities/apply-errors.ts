@@ -5,21 +5,30 @@ import { watchApply } from '../src/postgres/apply-watch.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import type { FailingChange } from '../src/postgres/failing-change.ts';
 import { readFailingChange } from '../src/postgres/failing-change.ts';
+import { quoteIdent } from '../src/postgres/identifier.ts';
 import { confirmedLsn } from '../src/postgres/lag.ts';
 import type { SubscriptionHealth } from '../src/postgres/subscription.ts';
 import { droppedSubscriptions, readSubscriptions, readWorkers, wasDropped } from '../src/postgres/subscription.ts';
 import { describeDifferences } from './definitions.ts';
 
+/** What a look at the replication needs. */
+export interface BothSides {
+  source: Session;
+  target: Session;
+  /** Of the generations that have a slot. */
+  names: string[];
+}
+
 /**
- * Looks at the apply workers again and again. One that is away is suspected: what it gets next is tried, so that a change
+ * Looks at the apply workers again and again, also through one pair of sessions after the other. One that is away is suspected: what it gets next is tried, so that a change
  * that cannot be applied is known, with relation and reason, before the worker has failed often enough to be sure.
  * @throws MigrationError `ApplyFailed`, `SlotLost` without a subscription
  */
-export function watchErrors(m: Migration, source: Session, target: Session, names: string[]) {
+export function watchErrors(m: Migration): (sides: BothSides) => Promise<SubscriptionHealth> {
   const watch = watchApply();
   let wasIdle = false;
   let triedAt = -Infinity;
-  return async (): Promise<SubscriptionHealth> => {
+  return async ({ source, target, names }) => {
     const health = await readSubscriptions(target, names);
     const [dropped] = await droppedSubscriptions(target);
     if (dropped !== undefined) throw new MigrationError('SlotLost', wasDropped(dropped), { object: dropped });
@@ -35,7 +44,7 @@ export function watchErrors(m: Migration, source: Session, target: Session, name
     if (disabled !== undefined)
       throw new MigrationError('ApplyFailed', `Subscription ${disabled.name} is disabled on the target.`, {
         object: disabled.name,
-        next: 'Find out who disabled it, then resolve with retry, which enables it again.',
+        next: `ALTER SUBSCRIPTION ${quoteIdent(disabled.name)} ENABLE; then resolve with retry.`,
       });
     for (const { name } of workers.filter(({ running }) => !running)) {
       const found = await readFailingChange(source, target, name);

@@ -1,3 +1,4 @@
+import type { SessionRole } from '../src/contract.ts';
 import { applicationName, generationName, LEDGER_SCHEMA } from '../src/contract.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
@@ -36,9 +37,10 @@ export function createReplicationActivities(deps: ActivityDeps) {
     m: Migration,
     doing: string,
     work: (source: Session, target: Session, names: string[]) => Promise<T>,
+    role: SessionRole = 'control',
   ): Promise<T> =>
-    withSession(openTarget(deps, m, 'control'), doing, async (target) =>
-      withSession(openSource(deps, m, 'control'), doing, async (source) =>
+    withSession(openTarget(deps, m, role), doing, async (target) =>
+      withSession(openSource(deps, m, role), doing, async (source) =>
         work(source, target, await generationNames(target, m)),
       ),
     );
@@ -64,14 +66,14 @@ export function createReplicationActivities(deps: ActivityDeps) {
       await onBoth(m, 'waiting until the target has caught up', async (source, target, names) => {
         // After an operator's answer: whoever mends a table may have disabled them meanwhile.
         await enable(target, names);
-        const look = watchErrors(m, source, target, names);
+        const look = watchErrors(m);
         let lagBytes: number | null = null;
         let waitingFor = '';
         await heartbeating(
           () => ({ lagBytes, waitingFor }),
           async () => {
             for (;;) {
-              const health = await look();
+              const health = await look({ source, target, names });
               lagBytes = await requireSlots(source, names, await flushLsn(source));
               waitingFor = health.waitingFor;
               if (health.ready && lagBytes <= LIMITS.caughtUpBytes) return;
@@ -83,27 +85,30 @@ export function createReplicationActivities(deps: ActivityDeps) {
     },
 
     /**
-     * Ends only with what stops the replication, until it is cancelled. Each attempt begins with enabling, so that an
-     * operator who disabled a subscription to mend a table need not think of it.
+     * Ends only with what stops the replication, until it is cancelled. Nobody waits for that, so it changes nothing: it
+     * could be in the way of the cutover that follows. Between two looks it has no sessions: with hundreds of databases
+     * they would take the connections of the application.
      */
     async watchReplication(m: Migration): Promise<void> {
-      await onBoth(m, 'watching the replication', async (source, target, names) => {
-        await enable(target, names);
-        await requirePublished(source, target, names);
-        await requireSubscribed(source, target, names);
-        const look = watchErrors(m, source, target, names);
-        let waitingFor = '';
-        await heartbeating(
-          () => ({ waitingFor }),
-          async () => {
-            for (;;) {
-              await requireSlots(source, names, '0/0');
-              waitingFor = (await look()).waitingFor;
-              await nextPoll(LIMITS.watchEveryMs);
-            }
-          },
-        );
-      });
+      const look = watchErrors(m);
+      let waitingFor = '';
+      await heartbeating(
+        () => ({ waitingFor }),
+        async () => {
+          for (; ; await nextPoll(LIMITS.watchEveryMs))
+            await onBoth(
+              m,
+              'watching the replication',
+              async (source, target, names) => {
+                await requireSlots(source, names, '0/0');
+                await requirePublished(source, target, names);
+                await requireSubscribed(source, target, names);
+                waitingFor = (await look({ source, target, names })).waitingFor;
+              },
+              'probe',
+            );
+        },
+      );
     },
 
     /**
@@ -112,14 +117,14 @@ export function createReplicationActivities(deps: ActivityDeps) {
      */
     async waitForGate(m: Migration, maxLagBytes: number): Promise<void> {
       await onBoth(m, 'waiting at the gate', async (source, target, names) => {
-        const look = watchErrors(m, source, target, names);
+        const look = watchErrors(m);
         let waitingFor = 'the first sample';
         let passed = 0;
         await heartbeating(
           () => ({ waitingFor, samplesPassed: passed, samplesNeeded: LIMITS.gateSamples }),
           async () => {
             while (passed < LIMITS.gateSamples) {
-              const health = await look();
+              const health = await look({ source, target, names });
               await requireSlots(source, names, '0/0');
               const prepared = await preparedTransactions(source);
               waitingFor = health.ready ? prepared : health.waitingFor;
@@ -148,7 +153,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
 
     async waitForDrain(m: Migration, markLsn: string): Promise<void> {
       await onBoth(m, 'draining', async (source, target, names) => {
-        const look = watchErrors(m, source, target, names);
+        const look = watchErrors(m);
         let bytesLeft: number | null = null;
         await heartbeating(
           () => ({ markLsn, bytesLeft }),
@@ -156,7 +161,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
             for (;;) {
               bytesLeft = await requireSlots(source, names, markLsn);
               if (bytesLeft === 0) break;
-              await look();
+              await look({ source, target, names });
               await nextPoll(LIMITS.drainPollMs);
             }
           },

@@ -91,8 +91,8 @@ export const LIMITS = {
   applyErrorsToFail: 3,
   /** Before 15 the server counts no apply errors: a worker that was away for four restarts in all is taken for failing. */
   applyIdleMs: 20_000,
-  /** How often a replication that streams is looked at: a worker that fails is away for 5 s, so it is seen twice. */
-  watchEveryMs: 2_000,
+  /** How often a replication that streams is looked at: a worker that fails is away for 5 s of each 5, so it is seen. */
+  watchEveryMs: 4_000,
   /** A worker that is away is looked after no more often than the server starts it again. */
   tryFailingEveryMs: 5_000,
   /** To find what a failing worker gets next, so much is decoded; a transaction larger than that is not looked into. */

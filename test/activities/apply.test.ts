@@ -73,8 +73,11 @@ describe('a change that cannot be applied is named, and applied once the target 
       details: { object: 'public.conflict' },
     });
     await f.target.query('DELETE FROM public.conflict WHERE id = 2');
-    // Somebody was careful.
+    // Somebody was careful, and is reminded.
     await runActivity(f.steps.disableSubscriptions, [f.m]);
+    const enable = `ALTER SUBSCRIPTION "${generationName(f.m.id, 0)}" ENABLE;`;
+    await failsWith(() => Promise.resolve(), { details: { next: `${enable} then resolve with retry.` } });
+    await f.target.query(enable);
     await arrives('public.conflict', 2);
 
     await failsWith(
