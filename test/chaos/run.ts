@@ -31,6 +31,8 @@ export interface RunResult {
 
 /** A run takes 10 to 40 s. What is not over by now waits for something that will not come. */
 const PATIENCE_MS = 240_000;
+/** … and each event takes a while until it is noticed. */
+const PATIENCE_PER_EVENT_MS = 30_000;
 /** Without a worker nobody answers a query; then it is asked again. */
 const ANSWER_MS = 3_000;
 /** An operator who has mended the cause answers with `retry` this often. */
@@ -95,7 +97,8 @@ export async function perform(
 async function follow(world: World, handle: WorkflowHandle, storm: ReturnType<typeof startStorm>): Promise<Ending> {
   const parked: string[] = [];
   let told = 0;
-  for (const giveUpAt = Date.now() + PATIENCE_MS; Date.now() < giveUpAt; await delay(100)) {
+  const patienceMs = PATIENCE_MS + storm.events.length * PATIENCE_PER_EVENT_MS;
+  for (const giveUpAt = Date.now() + patienceMs; Date.now() < giveUpAt; await delay(100)) {
     const status = await answer(world, () => handle.describe().then(({ status: { name } }) => name));
     if (status !== null && status !== 'RUNNING') return ended(handle, parked);
     const progress = await answer(world, () => handle.query<ClusterProgress>('progress'));

@@ -27,6 +27,19 @@ export interface Storm {
 
 const LOOK_MS = 15;
 
+/** What another event does, such as using up the connections, may be in the way of this one for a while. */
+const PERSISTENCE_MS = 20_000;
+
+async function persistently<T>(work: () => Promise<T>): Promise<T> {
+  for (const giveUpAt = Date.now() + PERSISTENCE_MS; ; await delay(200)) {
+    try {
+      return await work();
+    } catch (error) {
+      if (Date.now() > giveUpAt) throw error;
+    }
+  }
+}
+
 export function startStorm(world: World, plan: RunPlan, database: string, cancel: () => Promise<void>): Storm {
   const began = Date.now();
   const random = createRandom(plan.seed + 1);
@@ -40,21 +53,21 @@ export function startStorm(world: World, plan: RunPlan, database: string, cancel
   const heal = async (event: Happened): Promise<void> => {
     const work = heals.get(event);
     heals.delete(event);
-    await work?.();
+    await persistently(async () => work?.());
     event.state = 'over';
   };
   const strike = async (event: Happened): Promise<void> => {
     event.struckAt = Date.now() - began;
     event.state = 'striking';
     try {
-      const good = await event.kind.strike?.({ world, database, random, cancel });
+      const good = await persistently(async () => event.kind.strike?.({ world, database, random, cancel }));
       if (good !== undefined) heals.set(event, good);
     } finally {
       failpoints.release(event.failpoint);
     }
     event.state = 'lasting';
     if (!heals.has(event)) event.state = 'over';
-    else void delay(event.lastsMs).then(() => heal(event));
+    else void delay(event.lastsMs).then(() => heal(event).catch(() => undefined));
   };
   const hasCome = (event: Happened): boolean =>
     event.step === STREAMING ? phase === STREAMING : failpoints.hasFired(event.failpoint);
