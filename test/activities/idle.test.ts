@@ -22,6 +22,7 @@ async function idleAmongBusy(): Promise<ReplicationFixture> {
   return f;
 }
 
+// The walsender passes over what others write, and tells the target how far it is: no message of ours is needed for that.
 test('an idle database on a busy server does not look as if it lagged, and its gate opens', async () => {
   const f = await idleAmongBusy();
   const { measure } = createMeasureActivities(f.deps);
