@@ -9,6 +9,7 @@ import type { Endpoint, Session, SessionOptions } from '../src/postgres/connecti
 import { connect } from '../src/postgres/connection.ts';
 import type { Reader } from '../src/postgres/conninfo.ts';
 import { readIdentity } from '../src/postgres/identity.ts';
+import { bringLedgerUpToDate } from '../src/postgres/ledger-version.ts';
 import { redact, toMigrationError } from '../src/postgres/sqlstate.ts';
 
 /** What a worker gives to its activities. */
@@ -63,14 +64,20 @@ export function openSource(
 }
 
 /** The same on the target. `database`: another one than the one being migrated, e.g. to create that. */
-export function openTarget(
+export async function openTarget(
   deps: ActivityDeps,
   m: Migration,
   role: SessionRole,
   options: Options & { database?: string } = {},
 ): Promise<Session> {
   const endpoint = deps.endpoint(m.plan.target, 'target');
-  return open(endpoint, m, options.database ?? m.database, role, options);
+  const session = await open(endpoint, m, options.database ?? m.database, role, options);
+  try {
+    await bringLedgerUpToDate(session, m.id);
+    return session;
+  } catch (error) {
+    throw asOurs(session, error, "reading the ledger's version");
+  }
 }
 
 async function open(
@@ -91,9 +98,7 @@ async function open(
     if (role === 'control') await takeOver(session, m, database);
     return session;
   } catch (error) {
-    session.destroy();
-    activitySignal().throwIfAborted();
-    throw toMigrationError(error, { server: endpoint.server, doing: 'reading which server this is' });
+    throw asOurs(session, error, 'reading which server this is');
   }
 }
 
@@ -104,6 +109,12 @@ async function open(
  */
 const takeOver = (session: Session, m: Migration, database: string): Promise<void> =>
   endSessions(session, database, [applicationName(m.id, 'control')]);
+
+function asOurs(session: Session, error: unknown, doing: string): MigrationError {
+  session.destroy();
+  activitySignal().throwIfAborted();
+  return toMigrationError(error, { server: session.endpoint.server, doing });
+}
 
 /** Two workers may resolve one reference to different servers; nothing may be written to the wrong one. */
 async function requireIdentity(session: Session, pinned: ServerIdentity, databaseOid: number | null): Promise<void> {

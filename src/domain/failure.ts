@@ -9,6 +9,7 @@ export const FAILURES = {
   ConnectionFailed: { retry: true, next: 'Check that the server runs and can be reached from the worker.' },
   ServerBusy: { retry: true, next: 'Wait, or free the connection, lock or resource that it names.' },
   SlotBlocked: { retry: true, next: 'End or commit the transactions that it names; slot creation waits for them.' },
+  WorkerOutdated: { retry: true, next: 'Upgrade this worker, or end it: a newer one takes the step over.' },
   AuthenticationFailed: { retry: false, next: "Correct the worker's credentials, then resolve with retry." },
   PrivilegeMissing: { retry: false, next: 'Grant the privilege, then resolve with retry.' },
   ProgramMissing: { retry: false, next: 'Install the program on every worker, then resolve with retry.' },

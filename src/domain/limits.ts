@@ -44,6 +44,8 @@ export const LIMITS = {
   fruitlessGenerations: 5,
   /** A lane that was just starting is ended when it holds what closes a generation; this is how long it is waited for. */
   closeLockTimeoutMs: 1_000,
+  /** How long changing the tables of an older ledger waits for a lane that uses them; then the step is tried again. */
+  ledgerLockTimeoutMs: 1_000,
   /** How long foreign keys between tables of several streams may wait for a moment at which their rows fit. */
   foreignKeyPatienceMs: 120_000,
   /** Bounds the wait of slot creation for older transactions; nothing else bounds it. Then it is tried again. */

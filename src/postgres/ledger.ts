@@ -2,13 +2,12 @@ import { LEDGER_SCHEMA } from '../contract.ts';
 import type { Migration } from '../domain/migration.ts';
 import { MigrationError } from '../domain/failure.ts';
 import type { Session } from './connection.ts';
+import { LEDGER_VERSION } from './ledger-version.ts';
 
 /**
  * The bookkeeping on the target database. It shares transactions with what it books, which is what makes a copy
- * exactly-once. Raised with each change of the tables below; a newer worker must be able to go on with an older ledger.
+ * exactly-once. Once released, a change of these tables goes with a step in src/postgres/ledger-version.ts.
  */
-export const LEDGER_VERSION = 1;
-
 const TABLES = `
 CREATE SCHEMA ${LEDGER_SCHEMA};
 COMMENT ON SCHEMA ${LEDGER_SCHEMA} IS 'Bookkeeping of a running migration by pgtransit; dropped when it ends';
