@@ -2,8 +2,7 @@ import { CancellationScope, isCancellation, setHandler } from '@temporalio/workf
 import type { Activities } from '../activities/index.ts';
 import type { ResolveRequest, StopRequest } from '../src/contract.ts';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
-import type { FailureType } from '../src/domain/failure.ts';
-import { MigrationError } from '../src/domain/failure.ts';
+import { endsAtOnce, MigrationError } from '../src/domain/failure.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import { Compensations } from './compensation.ts';
 import type { CarriedStatus } from './database-status.ts';
@@ -20,9 +19,6 @@ import {
 } from './messages.ts';
 import { Parking } from './parking.ts';
 import { step } from './step.ts';
-
-/** Trying again cannot help: the snapshot or slot is gone, or an operator has decided. */
-const NEVER_PARKED: readonly (FailureType | 'Unknown')[] = ['SnapshotLost', 'SlotLost', 'Aborted', 'InvalidPlan'];
 
 /** Steps that an operator may leave out; a copy or a drain is never among them. */
 const SKIPPABLE: readonly (keyof Activities)[] = ['refreshMaterializedViews'];
@@ -85,7 +81,7 @@ export class DatabaseRun {
       } catch (error) {
         if (isCancellation(error)) throw error;
         const failure = readFailure(error);
-        if (this.m.plan.onError === 'fail' || NEVER_PARKED.includes(failure.type)) throw error;
+        if (this.m.plan.onError === 'fail' || endsAtOnce(failure.type)) throw error;
         const action = await this.#parking.wait(what, failure, skippable);
         if (action === 'retry') continue;
         this.warnings.push(`Left out by an operator: ${what}. It had failed: ${failure.message}`);

@@ -39,6 +39,18 @@ export const FAILURES = {
 
 export type FailureType = keyof typeof FAILURES;
 
+/** Trying again cannot help: the snapshot or slot is gone, an operator has decided, or nothing was changed yet. */
+const FINAL: readonly FailureType[] = [
+  ...(['InvalidPlan', 'ValidationFailed', 'InvalidRequest'] as const),
+  ...(['SnapshotLost', 'SlotLost', 'TooMuchWal', 'Aborted', 'DatabasesFailed'] as const),
+];
+
+/** Whether an operator is asked; docs/failures.md has what to answer. What is retried never gets that far. */
+export const canPark = (type: FailureType): boolean => !FAILURES[type].retry && !FINAL.includes(type);
+
+/** … and what nobody knows can be anything. */
+export const endsAtOnce = (type: FailureType | 'Unknown'): boolean => type !== 'Unknown' && FINAL.includes(type);
+
 export interface FailureDetails {
   /** Quoted as SQL quotes it; null when no single object is to blame. */
   object: string | null;

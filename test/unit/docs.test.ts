@@ -5,7 +5,8 @@ import { describe, expect, it } from 'vitest';
 import { projectRoot } from '../../lab/tools.ts';
 import { pgFlags } from '../../src/cli/pg-flags.ts';
 import { buildProgram } from '../../src/cli/program.ts';
-import { FAILURES } from '../../src/domain/failure.ts';
+import type { FailureType } from '../../src/domain/failure.ts';
+import { canPark, FAILURES } from '../../src/domain/failure.ts';
 import { hasEnded, PHASES } from '../../src/domain/phase.ts';
 import { parsePlan } from '../../src/domain/plan.ts';
 import { CHECKS } from '../../src/preflight/checks.ts';
@@ -14,6 +15,7 @@ import { createSecrets } from '../../src/temporal/secrets.ts';
 const file = (name: string): string => readFileSync(path.join(projectRoot, name), 'utf8');
 const README = file('README.md');
 const OPERATIONS = file('docs/operations.md');
+const FAILURES_PAGE = file('docs/failures.md');
 const GUIDE = file('docs/coming-from-aiven-db-migrate.md');
 const PAGES = [
   'README.md',
@@ -103,10 +105,30 @@ describe('the list of findings', () => {
   });
 });
 
-describe('the list of failures', () => {
-  it('has every type once, and no other', () => {
-    const types = tableBelow(OPERATIONS, 'Resolve').map(([type = '']) => codeSpans(type)[0]);
-    expect(types.sort()).toEqual(Object.keys(FAILURES).sort());
+describe('the runbook of failures', () => {
+  const section = (heading: string): { type: string; text: string }[] =>
+    (FAILURES_PAGE.split(`\n## ${heading}\n`)[1]?.split('\n## ')[0] ?? '')
+      .split('\n### ')
+      .slice(1)
+      .map((entry) => ({ type: entry.split('\n')[0] ?? '', text: entry.replace(/\s+/g, ' ') }));
+  const types = (wanted: (type: FailureType) => boolean): string[] =>
+    (Object.keys(FAILURES) as FailureType[]).filter(wanted).sort();
+  const listed = (heading: string): string[] =>
+    section(heading)
+      .map(({ type }) => type)
+      .sort();
+
+  it('has each type once, where it belongs', () => {
+    expect(listed('Those that park')).toEqual(types(canPark));
+    expect(listed('Those that are tried again')).toEqual(types((type) => FAILURES[type].retry));
+    expect(listed('Those that end it')).toEqual(types((type) => !canPark(type) && !FAILURES[type].retry));
+  });
+
+  it.each(section('Those that park'))('says what to answer to $type, and names the test that shows it', ({ text }) => {
+    expect(text).toMatch(/`(retry|abort)`/);
+    const [, name = '', title = ''] = /Test: `([a-z0-9]+\/[a-z-]+)` “([^”]+)”\.$/.exec(text.trim()) ?? [];
+    expect(title).not.toBe('');
+    expect(file(`test/${name}.test.ts`)).toContain(`'${title}'`);
   });
 });
 
