@@ -1,4 +1,4 @@
-import { defineSearchAttributeKey } from '@temporalio/common';
+import { defineSearchAttributeKey, WorkflowExecutionAlreadyStartedError } from '@temporalio/common';
 import type { ChildWorkflowHandle } from '@temporalio/workflow';
 import {
   ApplicationFailure,
@@ -138,6 +138,8 @@ export class ClusterRun {
         args: [input],
         parentClosePolicy: ParentClosePolicy.REQUEST_CANCEL,
         staticSummary: `${database}: migrate by ${method}`,
+      }).catch((error: unknown) => {
+        throw error instanceof WorkflowExecutionAlreadyStartedError ? this.#orphan(database) : error;
       });
       this.#children.set(database, child);
       // A stop that came while the child was being started.
@@ -186,6 +188,17 @@ export class ClusterRun {
       this.#ended(database, 'failed', message);
       return reportIn(error) ?? bareReport(database, 'failed', message);
     }
+  }
+
+  /** After a reset of this workflow to before it had started its children: they go on, and are no longer its own. */
+  #orphan(database: string): Error {
+    const child = childWorkflowId(this.#id, database);
+    return toApplicationFailure(
+      new MigrationError('AnotherMigration', `An earlier run of this workflow has started "${child}", which goes on.`, {
+        object: database,
+        next: 'Stop, answer or cancel that one directly; nothing of it was changed.',
+      }),
+    );
   }
 
   #known(): string[] | null {

@@ -164,9 +164,10 @@ export class DatabaseStatus {
     // The parent hears of the end by the end itself.
     if (!parentToo || parent === undefined || hasEnded(this.#phase)) return;
     this.#toldParent = Date.now();
-    this.#newsToParent += 1;
-    // A parent that has ended needs no news.
-    getExternalWorkflowHandle(parent.workflowId, parent.runId)
+    // By the clock, so that the news of a run that follows a reset come after those of the run before it.
+    this.#newsToParent = Math.max(this.#newsToParent + 1, Date.now());
+    // Without its run id, which a reset of the parent changes. A parent that has ended needs no news.
+    getExternalWorkflowHandle(parent.workflowId)
       .signal(databaseProgressSignal, { number: this.#newsToParent, progress, answersHeard: this.#answersHeard })
       .catch(() => undefined);
   }
