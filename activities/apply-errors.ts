@@ -10,6 +10,7 @@ import { confirmedLsn } from '../src/postgres/lag.ts';
 import type { SubscriptionHealth } from '../src/postgres/subscription.ts';
 import { droppedSubscriptions, readSubscriptions, readWorkers, wasDropped } from '../src/postgres/subscription.ts';
 import { describeDifferences } from './definitions.ts';
+import { requireSubscribed } from './replication-guards.ts';
 
 /** What a look at the replication needs. */
 export interface BothSides {
@@ -48,9 +49,9 @@ export function watchErrors(m: Migration): (sides: BothSides) => Promise<Subscri
       });
     for (const { name } of workers.filter(({ running }) => !running)) {
       const found = await readFailingChange(source, target, name);
-      if (failure !== null || found?.reason != null) throw await applyFailed(m, source, target, failure, found);
+      if (failure !== null || found?.reason != null) throw await applyFailed(m, source, target, names, failure, found);
     }
-    if (failure !== null) throw await applyFailed(m, source, target, failure, null);
+    if (failure !== null) throw await applyFailed(m, source, target, names, failure, null);
     return health;
   };
 }
@@ -59,9 +60,11 @@ async function applyFailed(
   m: Migration,
   source: Session,
   target: Session,
+  names: string[],
   failure: string | null,
   found: FailingChange | null,
 ): Promise<MigrationError> {
+  await requireSubscribed(m, source, target, names);
   const [table = null, ...more] = found?.tables ?? [];
   const tables =
     more.length === 0 ? (table ?? '') : `one of ${[table, ...more].slice(0, LIMITS.namesInMessage).join(', ')}`;

@@ -85,7 +85,12 @@ export async function requirePublished(source: Session, target: Session, names: 
  * A table that was dropped on the target is in no subscription any more, also when it is made again: its changes would be
  * skipped, and count as applied. @throws MigrationError `ApplyFailed`, naming the table
  */
-export async function requireSubscribed(source: Session, target: Session, names: string[]): Promise<void> {
+export async function requireSubscribed(
+  m: Migration,
+  source: Session,
+  target: Session,
+  names: string[],
+): Promise<void> {
   const copied = await target.query<{ oid: number }>(
     `SELECT oid::float8 AS oid FROM ${LEDGER_SCHEMA}.relation WHERE published`,
   );
@@ -108,16 +113,13 @@ export async function requireSubscribed(source: Session, target: Session, names:
   if (lacking === undefined) return;
   const table = displayName(lacking.schema, lacking.name);
   const refresh = `ALTER SUBSCRIPTION ${quoteIdent(lacking.publication)} REFRESH PUBLICATION;`;
-  throw new MigrationError(
-    'ApplyFailed',
-    `Table ${table} was dropped on the target, or renamed on one server only, so its changes are not applied.`,
-    {
-      object: table,
-      next:
-        `Give it the source's name; or make it anew on the target, empty and as it is on the source, and copy its rows ` +
-        `with ${refresh} Then resolve with retry.`,
-    },
-  );
+  const message = `Table ${table} was dropped on the target, or renamed on one server only, so its changes are not applied.`;
+  throw new MigrationError('ApplyFailed', [message, ...(await describeDifferences(m, source, target))].join(' '), {
+    object: table,
+    next:
+      `Give it the source's name; or make it anew on the target, empty and as it is on the source, and copy its rows ` +
+      `with ${refresh} Then resolve with retry.`,
+  });
 }
 
 /** A table that was created since the start is in nobody's publication: say so, since only its owner knows what to do. */

@@ -102,7 +102,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
               async (source, target, names) => {
                 await requireSlots(source, names, '0/0');
                 await requirePublished(source, target, names);
-                await requireSubscribed(source, target, names);
+                await requireSubscribed(m, source, target, names);
                 waitingFor = (await look({ source, target, names })).waitingFor;
               },
               'probe',
@@ -138,7 +138,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
           },
         );
         await requirePublished(source, target, names);
-        await requireSubscribed(source, target, names);
+        await requireSubscribed(m, source, target, names);
         await warnOfNewTables(source, target, m);
         await warnOfDifferences(m, source, target);
       });
@@ -167,7 +167,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
           },
         );
         await requirePublished(source, target, names);
-        await requireSubscribed(source, target, names);
+        await requireSubscribed(m, source, target, names);
         await warnOfTruncatedTables(source, target);
       });
     },

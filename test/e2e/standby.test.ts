@@ -16,7 +16,10 @@ const closing: (() => Promise<unknown> | void)[] = [];
 
 beforeAll(async () => {
   [primary, target] = await Promise.all([startPostgres({ major: 17 }), startPostgres({ major: 18 })]);
-  closing.push(primary.remove, target.remove);
+  closing.push(
+    () => primary.remove(),
+    () => target.remove(),
+  );
   await primary.psql('postgres', `CREATE DATABASE ${DATABASE}`);
   await primary.psql(DATABASE, TRAFFIC_SCHEMA);
   await primary.psql(DATABASE, `SELECT lo_from_bytea(0, 'large')`);
