@@ -80,7 +80,8 @@ async function migrate(run: DatabaseRun, input: DatabaseMigrationInput): Promise
       if (m.method !== 'replication') return;
       if (!streams) await subscribe(run);
       walAfterMarkBytes = await streamUntilCutOver(run, () =>
-        continueAsNew<typeof migrateDatabase>({ ...input, carried: run.carry() }),
+        // It goes on because nobody asks for a stop: one of the start was put back since.
+        continueAsNew<typeof migrateDatabase>({ ...input, stopRequested: null, carried: run.carry() }),
       );
     });
 
