@@ -1,5 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { NativeConnection, WorkerOptions } from '@temporalio/worker';
+import type { WorkerDeploymentVersion } from '@temporalio/common';
+import { VersioningBehavior } from '@temporalio/common';
+import type { NativeConnection, WorkerDeploymentOptions, WorkerOptions } from '@temporalio/worker';
 import { Worker } from '@temporalio/worker';
 import type { Logger } from 'pino';
 import type { ActivityDeps } from '../activities/context.ts';
@@ -46,6 +48,8 @@ export interface RunWorkerOptions {
   /** Workflows and short activities; the queue of the lanes is derived from it. */
   taskQueue: string;
   deps: WorkerDeps;
+  /** Opts into Temporal's worker versioning; null: any worker of the queue takes any step. */
+  deployment?: WorkerDeploymentVersion | null;
   /** Made by scripts/build.mjs, so that every worker of a release runs the same code. */
   workflowBundlePath: string;
   /** Ends both workers, as gently as the limits allow. */
@@ -102,8 +106,14 @@ export async function runWorker(options: RunWorkerOptions): Promise<void> {
   if (failure !== undefined) throw failure;
 }
 
-function common({ connection, namespace, deps }: RunWorkerOptions): Omit<WorkerOptions, 'taskQueue'> {
+function common({
+  connection,
+  namespace,
+  deps,
+  deployment = null,
+}: RunWorkerOptions): Omit<WorkerOptions, 'taskQueue'> {
   return {
+    ...(deployment === null ? {} : { workerDeploymentOptions: versioned(deployment) }),
     connection,
     namespace,
     activities: createActivities(deps),
@@ -114,6 +124,16 @@ function common({ connection, namespace, deps }: RunWorkerOptions): Omit<WorkerO
     interceptors: { activity: [(context) => ({ inbound: errorInterceptor(context, deps.secrets) })] },
   };
 }
+
+/**
+ * A migration that runs for weeks goes on with the current version: pinned, it would need the workers of the day on which
+ * it began until its end, and with them every bug of theirs. The replay tests are what makes that safe.
+ */
+const versioned = (version: WorkerDeploymentVersion): WorkerDeploymentOptions => ({
+  version,
+  useWorkerVersioning: true,
+  defaultVersioningBehavior: VersioningBehavior.AUTO_UPGRADE,
+});
 
 async function announce(
   { connection, namespace, taskQueue, onReady }: RunWorkerOptions,

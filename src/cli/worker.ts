@@ -5,6 +5,7 @@ import { DEFAULT_TASK_QUEUE, lanesTaskQueue, WORKFLOW } from '../contract.ts';
 import { packageRoot } from '../package-root.ts';
 import { resolveReference } from '../postgres/conninfo.ts';
 import { connectToTemporal, messageOf, readTemporalTarget } from '../temporal/connection.ts';
+import { readDeployment } from '../temporal/deployment.ts';
 import { pollsBoth } from '../temporal/pollers.ts';
 import { createLog, installRuntime } from '../temporal/runtime.ts';
 import type { Secrets } from '../temporal/secrets.ts';
@@ -18,6 +19,7 @@ Temporal and both PostgreSQL servers; one that dies costs nothing, another one g
 Environment:
   SOURCE_SERVICE_URI, TARGET_SERVICE_URI   the servers that a plan uses when it names no others (env:NAME)
   TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS, …   as for the Temporal CLI; temporal.toml too
+  TEMPORAL_DEPLOYMENT_NAME, TEMPORAL_WORKER_BUILD_ID   both: a version of a Temporal worker deployment
   PGTRANSIT_TASK_QUEUE                     the same as --task-queue
   PGTRANSIT_LOG_LEVEL                      trace, debug, info (default), warn, error; the log goes to stderr
 
@@ -52,12 +54,14 @@ async function work({ taskQueue }: Flags, secrets: Secrets): Promise<void> {
   const log = createLog(process.env, secrets);
   installRuntime(log);
   const target = readTemporalTarget(process.env);
+  const deployment = readDeployment(process.env);
   const connection = await connectToTemporal(target);
   const attributes = await ensureSearchAttributes(connection, target.namespace, signal);
 
   const lanes = lanesTaskQueue(taskQueue);
   say(`Temporal            ${target.address}, namespace ${target.namespace}`);
   say(`Task queues         ${taskQueue} (workflows, short steps) and ${lanes} (long steps)`);
+  if (deployment !== null) say(`Deployment version  ${deployment.deploymentName}.${deployment.buildId}`);
   say(`Search attributes   ${attributes.message}`);
   for (const name of ['SOURCE_SERVICE_URI', 'TARGET_SERVICE_URI']) say(`${name}  ${describeServer(name)}`);
   say(nextCommands(taskQueue));
@@ -66,6 +70,7 @@ async function work({ taskQueue }: Flags, secrets: Secrets): Promise<void> {
     connection,
     namespace: target.namespace,
     taskQueue,
+    deployment,
     deps: createDeps(process.env, { searchAttributes: attributes.registered, secrets }),
     workflowBundlePath: join(packageRoot(), 'dist', 'workflow-bundle.js'),
     signal,

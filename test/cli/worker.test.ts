@@ -5,6 +5,7 @@ import { promisify } from 'node:util';
 import { afterEach, describe, expect, inject, it } from 'vitest';
 import { temporalCliPath } from '../../src/temporal/cli-path.ts';
 import type { RunningCommand } from './command.ts';
+import { eventually } from '../support/workflow-harness.ts';
 import { pgtransit } from './command.ts';
 
 const address = inject('temporalAddress');
@@ -46,6 +47,70 @@ function startWorker(namespace: string, env: NodeJS.ProcessEnv = {}, ...args: st
 }
 
 const READY = /^ready: /m;
+
+describe('pgtransit worker with a deployment version', () => {
+  const version = (buildId: string) => ({ TEMPORAL_DEPLOYMENT_NAME: 'pgtransit', TEMPORAL_WORKER_BUILD_ID: buildId });
+
+  it('serves once its version is current, and a running migration goes on with the next one', async () => {
+    const namespace = await newNamespace();
+    const here = ['--namespace', namespace];
+    const nobody = {
+      SOURCE_SERVICE_URI: `postgresql://nobody@127.0.0.1:1/postgres`,
+      TARGET_SERVICE_URI: 'postgresql://nobody@127.0.0.1:1/postgres',
+    };
+    const current = (buildId: string): Promise<unknown> =>
+      eventually(
+        () =>
+          temporal(
+            'worker',
+            'deployment',
+            'set-current-version',
+            ...here,
+            '--deployment-name',
+            'pgtransit',
+            '--build-id',
+            buildId,
+            '--yes',
+          ).catch(String),
+        (said) => !/error/i.test(said),
+        30_000,
+      );
+    const describe = async (): Promise<string> =>
+      temporal('workflow', 'describe', '-w', 'versioned', '-o', 'json', ...here);
+
+    const first = startWorker(namespace, { ...version('1'), ...nobody });
+    await first.says(READY);
+    expect(first.stdout).toMatch(/^Deployment version {2}pgtransit\.1$/m);
+    await current('1');
+    await temporal(
+      'workflow',
+      'start',
+      '--task-queue',
+      'pgtransit',
+      '--type',
+      'migrateCluster',
+      '-w',
+      'versioned',
+      ...here,
+    );
+    await eventually(describe, (text) => text.includes('"inspectCluster"'), 30_000);
+
+    const second = startWorker(namespace, { ...version('2'), ...nobody });
+    await second.says(READY);
+    await current('2');
+    await temporal('workflow', 'signal', '-w', 'versioned', '--name', 'stopReplication', '--input', '{}', ...here);
+    const described = await eventually(describe, (text) => /"buildId": "2"/.test(text), 30_000);
+    expect(described).toMatch(/"behavior": "(VERSIONING_BEHAVIOR_AUTO_UPGRADE|AutoUpgrade)"/);
+    await temporal('workflow', 'terminate', '-w', 'versioned', ...here);
+    expect(await temporal('worker', 'deployment', 'describe', '--name', 'pgtransit', ...here)).toContain('2');
+  });
+
+  it('is refused half a version', async () => {
+    const worker = startWorker('default', { TEMPORAL_DEPLOYMENT_NAME: 'pgtransit' });
+    expect(await worker.exitCode).toBe(1);
+    expect(worker.stderr).toContain('Set both TEMPORAL_DEPLOYMENT_NAME and TEMPORAL_WORKER_BUILD_ID, or neither');
+  });
+});
 
 describe('pgtransit worker', () => {
   it('registers the search attributes, also when two start at once, and says when both queues are served', async () => {
