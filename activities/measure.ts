@@ -58,6 +58,7 @@ async function look(
   const [dropped] = await droppedSubscriptions(target);
   const problem = lag.problem ?? (dropped === undefined ? waiting : wasDropped(dropped));
   // Before it streams the target lacks keys and constraints of its own accord.
-  const differences = lag.lagBytes === null ? [] : await describeDifferences(m, source, target);
+  const compared = lag.lagBytes !== null && copy.tables.total <= LIMITS.tablesComparedOften;
+  const differences = compared ? await describeDifferences(m, source, target) : [];
   return { ...copy, ...lag, problem: [...(problem === null ? [] : [problem]), ...differences].join(' ') || null };
 }

@@ -95,6 +95,8 @@ export const LIMITS = {
   applyIdleMs: 20_000,
   /** How often a replication that streams is looked at: a worker that fails is away for 5 s of each 5, so it is seen. */
   watchEveryMs: 4_000,
+  /** Definitions of so many tables are compared at each measurement: 3,000 took a second. Of more only when it matters. */
+  tablesComparedOften: 10_000,
   /** A worker that is away is looked after no more often than the server starts it again. */
   tryFailingEveryMs: 5_000,
   /** To find what a failing worker gets next, so much is decoded; a transaction larger than that is not looked into. */
