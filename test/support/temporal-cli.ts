@@ -6,7 +6,7 @@ import { temporalCliPath } from '../../src/temporal/cli-path.ts';
 /** The Temporal CLI, as an operator uses it, at the server of the run. */
 export async function temporal(...args: string[]): Promise<string> {
   const command = [...args, '--address', inject('temporalAddress')];
-  return (await promisify(execFile)(temporalCliPath(), command, { maxBuffer: 2 ** 26 })).stdout;
+  return (await promisify(execFile)(temporalCliPath(), command, { maxBuffer: 2 ** 26, timeout: 30_000 })).stdout;
 }
 
 interface Event {
