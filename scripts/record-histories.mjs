@@ -31,6 +31,13 @@ const SCHEMA = `
   INSERT INTO "order" (customer) SELECT 1 + n % 100 FROM generate_series(1, 1000) n;
   CREATE MATERIALIZED VIEW orders AS SELECT customer, count(*) FROM "order" GROUP BY customer;`;
 
+/** An index that cannot be built on the server of this port, and what mends that. */
+const PICKY = (port) => `
+  CREATE FUNCTION picky(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+    $$ BEGIN IF inet_server_port() = ${port} THEN RAISE 'not on this server'; END IF; RETURN i; END $$;
+  CREATE INDEX ON customer (picky(id));`;
+const MENDED = 'CREATE OR REPLACE FUNCTION picky(i int) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT i $$';
+
 /** One lane of each kind is enough where lanes are not the point. */
 const FEW_LANES = { databases: 1, copy: 1, index: 1 };
 
@@ -95,6 +102,8 @@ async function main() {
 
   await start('blue-green', {});
   await phase('blue-green', 'streaming');
+  await keep('blue-green', 'cluster-streaming');
+  await keep('blue-green/shop', 'database-streaming');
   await stop('blue-green');
   await ended('blue-green');
   await keep('blue-green', 'cluster-stopped-by-signal');
@@ -112,7 +121,10 @@ async function main() {
   await target.psql('shop', `INSERT INTO customer VALUES (101, 'stray')`);
   await source.psql('shop', `INSERT INTO customer VALUES (101, 'Customer 101')`);
   await stop('parked');
+  await until('parked', ({ phase }) => phase === 'stopping');
+  await keep('parked/shop', 'database-stopping');
   await until('parked', ({ attention }) => attention?.includes('resolve with'));
+  await keep('parked/shop', 'database-parked');
   await target.psql('shop', 'DELETE FROM customer WHERE id = 101');
   await cli('workflow', 'update', 'execute', '-w', 'parked', '--name', 'resolve', '--input', '{"action":"retry"}');
   await phase('parked', 'streaming');
@@ -127,6 +139,31 @@ async function main() {
   await cli('workflow', 'cancel', '-w', 'cancelled');
   await ended('cancelled');
   await keep('cancelled/ledger', 'database-cancelled');
+
+  // A key that cannot be built on the target: the plan says to undo everything.
+  await dropTargets();
+  await source.psql('ledger', PICKY(target.port));
+  await start('failed', { databases: { include: ['ledger'] }, onError: 'fail', parallelism: FEW_LANES });
+  await ended('failed');
+  await keep('failed', 'cluster-failed');
+  await keep('failed/ledger', 'database-failed');
+
+  // The same parks while it copies, and meanwhile the holder is ended: the rest is copied under the next snapshot.
+  await dropTargets();
+  await start('generations', { databases: { include: ['ledger'] }, parallelism: FEW_LANES });
+  await until('generations', ({ attention }) => attention?.includes('resolve with'));
+  await source.psql(
+    'postgres',
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ '^pgtransit_.*_holder$'`,
+  );
+  await until('generations', ({ databases: [database] }) => database.generations > 1);
+  await target.psql('ledger', MENDED);
+  await until('generations', ({ attention }) => attention?.includes('resolve with'));
+  await cli('workflow', 'update', 'execute', '-w', 'generations', '--name', 'resolve', '--input', '{"action":"retry"}');
+  await phase('generations', 'streaming');
+  await stop('generations');
+  await ended('generations');
+  await keep('generations/ledger', 'database-in-generations');
 }
 
 function save(name, history) {

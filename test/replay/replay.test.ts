@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
@@ -46,6 +47,17 @@ describe('the workflow code of today', () => {
         'database-cancelled',
       ]),
     );
+  });
+
+  it('has the histories of each released version as they were released', () => {
+    const git = (...args: string[]) => spawnSync('git', args, { cwd: import.meta.dirname, encoding: 'utf8' });
+    const tags = git('tag', '--list', 'v*')
+      .stdout.split('\n')
+      .filter((tag) => tag !== '');
+    for (const tag of tags) {
+      const folder = path.join(histories, tag.slice(1));
+      expect(git('diff', '--name-only', tag, '--', folder).stdout, tag).toBe('');
+    }
   });
 
   it.each(files)('replays %s', async (file) => {
