@@ -14,9 +14,12 @@ export interface WorkerProcess {
   stop(): Promise<void>;
 }
 
-/** `pgtransit worker` as users run it; it polls its queues when this returns. */
-export async function startWorkerProcess(env: Readonly<Record<string, string>>): Promise<WorkerProcess> {
-  const child = spawn(process.execPath, [`${projectRoot}/bin/pgtransit`, 'worker'], {
+/** `pgtransit worker` as users run it, of this version or of another one; it polls its queues when this returns. */
+export async function startWorkerProcess(
+  env: Readonly<Record<string, string>>,
+  program = `${projectRoot}/bin/pgtransit`,
+): Promise<WorkerProcess> {
+  const child = spawn(process.execPath, [program, 'worker'], {
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });

@@ -35,6 +35,8 @@ export interface LiveMigrationOptions {
   plan?: object;
   temporalAddress?: string;
   env?: Record<string, string>;
+  /** The program of the first worker, if it is of another version; the next one is of this. */
+  program?: string;
   /** What is done once a worker is there, before the migration starts. */
   first?: (client: Client, taskQueue: string) => Promise<void>;
 }
@@ -50,7 +52,7 @@ export async function startMigration(options: LiveMigrationOptions): Promise<Liv
     TARGET_SERVICE_URI: target.uri('postgres'),
     ...options.env,
   };
-  let worker = await startWorkerProcess(env);
+  let worker = await startWorkerProcess(env, options.program);
   const connection = await Connection.connect({ address });
   const client = new Client({ connection });
   await options.first?.(client, id).catch(async (error: unknown) => {
