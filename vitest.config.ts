@@ -25,8 +25,8 @@ export default defineConfig({
     globalSetup: ['test/support/global-setup.ts'],
     // Processes, not threads: the Temporal SDK's native library wants one of its own.
     pool: 'forks',
-    // Every file drives servers that work as hard as the test itself.
-    maxWorkers: 2,
+    // More than cores: many files wait for servers, heartbeats and timeouts.
+    maxWorkers: 3,
     // Real servers, on machines that do other things at the same time.
     testTimeout: 60_000,
     hookTimeout: 120_000,
