@@ -159,7 +159,7 @@ export const LIMITS = {
    * … a lane of a copy holds a session on each side and a relay buffer. How many there are the plans say; a database that
    * streams has one step all the time, which does next to nothing, and must not take the room of those.
    */
-  laneActivities: 256,
+  laneActivities: 1_000,
   /** About 1 MB each; a workflow that fell out of the cache replays its history of a few hundred events. */
   cachedWorkflows: 50,
 } as const;
