@@ -21,8 +21,9 @@ export interface BothSides {
 }
 
 /**
- * Looks at the apply workers again and again, also through one pair of sessions after the other. One that is away is suspected: what it gets next is tried, so that a change
- * that cannot be applied is known, with relation and reason, before the worker has failed often enough to be sure.
+ * Looks at the apply workers again and again, also through one pair of sessions after the other. One that is away is
+ * suspected: what it gets next is tried, so that a change that cannot be applied is known, with relation and reason,
+ * before the worker has failed often enough to be sure.
  * @throws MigrationError `ApplyFailed`, `SlotLost` without a subscription
  */
 export function watchErrors(m: Migration): (sides: BothSides) => Promise<SubscriptionHealth> {

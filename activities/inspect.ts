@@ -220,13 +220,13 @@ async function withBoth<T>(
   const options = { settings: READ_ONLY };
   const maintenance = deps.endpoint(m.plan.target, 'target').info['dbname'] ?? 'postgres';
   const doing = `inspecting database "${m.database}"`;
-  const opening = unlessRefused(m, 'source', openSource(deps, m, 'control', options));
+  const opening = unlessRefused(m, 'source', openSource(deps, m, 'probe', options));
   return withSession(opening, doing, async (source) => {
-    const looking = openTarget(deps, m, 'control', { ...options, database: maintenance });
+    const looking = openTarget(deps, m, 'probe', { ...options, database: maintenance });
     return withSession(unlessRefused(m, 'target', looking), doing, async (server) => {
       if (maintenance === m.database) return work(source, server, true);
       if (!(await databaseExists(server, m.database))) return work(source, server, false);
-      const entering = unlessRefused(m, 'target', openTarget(deps, m, 'control', options));
+      const entering = unlessRefused(m, 'target', openTarget(deps, m, 'probe', options));
       return withSession(entering, doing, (target) => work(source, target, true));
     });
   });

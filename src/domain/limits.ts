@@ -102,6 +102,7 @@ export const LIMITS = {
   /** To find what a failing worker gets next, so much is decoded; a transaction larger than that is not looked into. */
   peekFailingMs: 10_000,
   peekFailingChanges: 10_000,
+  peekFailingBytes: 16 * 1024 * 1024,
   /** How long each of its changes may take when it is tried: it must not wait for, or hold, a lock of somebody else. */
   tryChangeMs: 2_000,
   /** How long an apply worker may finish what it has in hand after a disable, e.g. wait for a lock, before it is ended. */

@@ -38,8 +38,12 @@ async function peek(source: Session, name: string): Promise<Buffer[] | null> {
     return await source.transaction(async () => {
       await source.query(`SET LOCAL statement_timeout = ${LIMITS.peekFailingMs}`);
       const rows = await source.query<{ data: Buffer }>(
-        `SELECT data FROM pg_logical_slot_peek_binary_changes($1, NULL, ${LIMITS.peekFailingChanges},
-           'proto_version', '1', 'publication_names', $2)`,
+        // A transaction comes as a whole, whatever is asked for, and may be bigger than this worker's memory.
+        `SELECT data FROM (
+           SELECT data, sum(length(data)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
+             FROM pg_logical_slot_peek_binary_changes($1, NULL, ${LIMITS.peekFailingChanges},
+                    'proto_version', '1', 'publication_names', $2)) AS message
+          WHERE bytes <= ${LIMITS.peekFailingBytes} LIMIT ${LIMITS.peekFailingChanges}`,
         [name, quoteIdent(name)],
       );
       return rows.map(({ data }) => data);
@@ -66,7 +70,8 @@ async function tryChanges(target: Session, { changes }: StreamTransaction): Prom
   try {
     try {
       await target.query(
-        `SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = ${LIMITS.tryChangeMs}; SET LOCAL statement_timeout = ${LIMITS.tryChangeMs}`,
+        `SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = ${LIMITS.tryChangeMs}; SET LOCAL statement_timeout = ${LIMITS.tryChangeMs};
+         SET LOCAL idle_in_transaction_session_timeout = ${LIMITS.tryChangeMs}`,
       );
     } catch {
       return null;

@@ -24,9 +24,11 @@ export async function bringLedgerUpToDate(
   steps: readonly string[] = STEPS,
 ): Promise<void> {
   const newest = 1 + steps.length;
-  const { found } = await target.one<{ found: boolean }>('SELECT to_regclass($1) IS NOT NULL AS found', [
-    `${LEDGER_SCHEMA}.migration`,
-  ]);
+  // A schema of that name may be somebody else's, which is for validation to say.
+  const { found } = await target.one<{ found: boolean }>(
+    `SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'ledger_version') AS found`,
+    [`${LEDGER_SCHEMA}.migration`],
+  );
   if (!found) return;
   const version = await readVersion(target, migrationId);
   if (version === null || version === newest) return;

@@ -118,8 +118,8 @@ describe('the ledger of an older worker', () => {
 test('a worker that is older than the ledger leaves every step to a newer one, with a sentence', async () => {
   const f = await fixture();
   await f.target.query('UPDATE pgtransit.migration SET ledger_version = 99');
-  for (const step of [runActivity(f.steps.openSnapshot, [f.m, 0]), runActivity(f.steps.undo, [f.m])])
-    await expect(step).rejects.toMatchObject({
+  for (const step of [() => runActivity(f.steps.openSnapshot, [f.m, 0]), () => runActivity(f.steps.undo, [f.m])])
+    await expect(step()).rejects.toMatchObject({
       type: 'WorkerOutdated',
       retryable: true,
       message: `The bookkeeping on the target is of version 99, made by a newer pgtransit; this worker knows it up to version ${LEDGER_VERSION}.`,

@@ -377,10 +377,10 @@ describe('migrateCluster', () => {
       );
       await handle.executeUpdate('resolve', { args: [{ action: 'retry' }] });
       // As a measurement that was on its way would be.
-      const late = { number: 1_000, progress: parked.databases[0], answersHeard: 0 };
+      const late = { number: Date.now() + 3_600_000, progress: parked.databases[0], answersHeard: 0 };
       await handle.signal('databaseProgress', late);
       expect((await progressOf(handle)).databases[0]).toMatchObject({ attention: null, answers: [] });
-      const heard = { ...late, number: 1_001, answersHeard: 1 };
+      const heard = { ...late, number: late.number + 1, answersHeard: 1 };
       await handle.signal('databaseProgress', heard);
       expect((await progressOf(handle)).databases[0]).toMatchObject({ answers: ['retry', 'abort'] });
       await handle.cancel();
