@@ -1,8 +1,11 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import net from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { afterEach, describe, expect, inject, it } from 'vitest';
+import { afterEach, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { temporalCliPath } from '../../src/temporal/cli-path.ts';
 import type { RunningCommand } from './command.ts';
 import { eventually } from '../support/workflow-harness.ts';
@@ -51,59 +54,65 @@ const READY = /^ready: /m;
 describe('pgtransit worker with a deployment version', () => {
   const version = (buildId: string) => ({ TEMPORAL_DEPLOYMENT_NAME: 'pgtransit', TEMPORAL_WORKER_BUILD_ID: buildId });
 
-  it('serves once its version is current, and a running migration goes on with the next one', async () => {
-    const namespace = await newNamespace();
-    const here = ['--namespace', namespace];
-    const nobody = {
-      SOURCE_SERVICE_URI: `postgresql://nobody@127.0.0.1:1/postgres`,
-      TARGET_SERVICE_URI: 'postgresql://nobody@127.0.0.1:1/postgres',
-    };
-    const current = (buildId: string): Promise<unknown> =>
-      eventually(
-        () =>
-          temporal(
-            'worker',
-            'deployment',
-            'set-current-version',
-            ...here,
-            '--deployment-name',
-            'pgtransit',
-            '--build-id',
-            buildId,
-            '--yes',
-          ).catch(String),
-        (said) => !/error/i.test(said),
-        30_000,
+  it(
+    'serves once its version is current, and a running migration goes on with the next one',
+    { timeout: 150_000 },
+    async () => {
+      const namespace = await newNamespace();
+      const here = ['--namespace', namespace];
+      // Servers that never answer keep the migration where it is, for as long as the versions take.
+      const silent = net.createServer(() => undefined).listen(0, '127.0.0.1');
+      onTestFinished(() => void silent.close());
+      await once(silent, 'listening');
+      const uri = `postgresql://nobody@127.0.0.1:${(silent.address() as AddressInfo).port}/postgres?connect_timeout=300`;
+      const nobody = { SOURCE_SERVICE_URI: uri, TARGET_SERVICE_URI: uri };
+      const current = (buildId: string): Promise<unknown> =>
+        eventually(
+          () =>
+            temporal(
+              'worker',
+              'deployment',
+              'set-current-version',
+              ...here,
+              '--deployment-name',
+              'pgtransit',
+              '--build-id',
+              buildId,
+              '--yes',
+            ).catch(String),
+          (said) => !/error/i.test(said),
+          30_000,
+        );
+      const describe = async (): Promise<string> =>
+        temporal('workflow', 'describe', '-w', 'versioned', '-o', 'json', ...here);
+
+      const first = startWorker(namespace, { ...version('1'), ...nobody });
+      await first.says(READY);
+      expect(first.stdout).toMatch(/^Deployment version {2}pgtransit\.1$/m);
+      await current('1');
+      await temporal(
+        'workflow',
+        'start',
+        '--task-queue',
+        'pgtransit',
+        '--type',
+        'migrateCluster',
+        '-w',
+        'versioned',
+        ...here,
       );
-    const describe = async (): Promise<string> =>
-      temporal('workflow', 'describe', '-w', 'versioned', '-o', 'json', ...here);
+      await eventually(describe, (text) => text.includes('"inspectCluster"'), 30_000);
 
-    const first = startWorker(namespace, { ...version('1'), ...nobody });
-    await first.says(READY);
-    expect(first.stdout).toMatch(/^Deployment version {2}pgtransit\.1$/m);
-    await current('1');
-    await temporal(
-      'workflow',
-      'start',
-      '--task-queue',
-      'pgtransit',
-      '--type',
-      'migrateCluster',
-      '-w',
-      'versioned',
-      ...here,
-    );
-    await eventually(describe, (text) => text.includes('"inspectCluster"'), 30_000);
-
-    const second = startWorker(namespace, { ...version('2'), ...nobody });
-    await second.says(READY);
-    await current('2');
-    await temporal('workflow', 'signal', '-w', 'versioned', '--name', 'stopReplication', '--input', '{}', ...here);
-    const described = await eventually(describe, (text) => /"buildId": "2"/.test(text), 30_000);
-    expect(described).toMatch(/"behavior": "(VERSIONING_BEHAVIOR_AUTO_UPGRADE|AutoUpgrade)"/);
-    await temporal('workflow', 'terminate', '-w', 'versioned', ...here);
-    expect(await temporal('worker', 'deployment', 'describe', '--name', 'pgtransit', ...here)).toContain('2');
-  });
+      const second = startWorker(namespace, { ...version('2'), ...nobody });
+      await second.says(READY);
+      await current('2');
+      await temporal('workflow', 'signal', '-w', 'versioned', '--name', 'stopReplication', '--input', '{}', ...here);
+      const described = await eventually(describe, (text) => /"buildId": "2"/.test(text), 30_000);
+      expect(described).toMatch(/"behavior": "(VERSIONING_BEHAVIOR_AUTO_UPGRADE|AutoUpgrade)"/);
+      await temporal('workflow', 'terminate', '-w', 'versioned', ...here);
+      expect(await temporal('worker', 'deployment', 'describe', '--name', 'pgtransit', ...here)).toContain('2');
+    },
+  );
 
   it('is refused half a version', async () => {
     const worker = startWorker('default', { TEMPORAL_DEPLOYMENT_NAME: 'pgtransit' });
