@@ -106,8 +106,12 @@ describe('pgtransit worker with a deployment version', () => {
       const second = startWorker(namespace, { ...version('2'), ...nobody });
       await second.says(READY);
       await current('2');
-      await temporal('workflow', 'signal', '-w', 'versioned', '--name', 'stopReplication', '--input', '{}', ...here);
-      const described = await eventually(describe, (text) => /"buildId": "2"/.test(text), 30_000);
+      // Matching hears of the current version a moment later, and each signal makes one task.
+      const signalled = async (): Promise<string> => {
+        await temporal('workflow', 'signal', '-w', 'versioned', '--name', 'stopReplication', '--input', '{}', ...here);
+        return describe();
+      };
+      const described = await eventually(signalled, (text) => /"buildId": "2"/.test(text), 60_000);
       expect(described).toMatch(/"behavior": "(VERSIONING_BEHAVIOR_AUTO_UPGRADE|AutoUpgrade)"/);
       await temporal('workflow', 'terminate', '-w', 'versioned', ...here);
       expect(await temporal('worker', 'deployment', 'describe', '--name', 'pgtransit', ...here)).toContain('2');
