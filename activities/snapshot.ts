@@ -80,10 +80,10 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
     async keepSnapshot(m: Migration, generation: number): Promise<void> {
       await withSession(openTarget(deps, m, 'probe'), 'reading the ledger', (target) =>
         withSession(openSource(deps, m, 'keep'), 'keeping the snapshot', async (source) => {
-          let held: Held = { holderPid: 0, snapshotAgeSeconds: 0, deadTuplesAtFirst: 0 };
-          // Of the attempt before this one: what there was at first is counted once for each snapshot.
+          let held: Held = { holderPid: 0, snapshotAgeSeconds: 0, fewestDeadTuples: 0 };
+          // Of the attempt before this one: both look at one snapshot.
           const before = Context.current().info.heartbeatDetails as Partial<Held> | undefined;
-          let atFirst: number | undefined;
+          let fewest: number | undefined;
           await heartbeating(
             () => held,
             async () => {
@@ -96,10 +96,10 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
                 await requireSlots(source, target, m);
                 await requireHolder(source, m, booked);
                 const age = await ageOf(source, booked.holder_pid);
-                atFirst ??=
-                  (before?.holderPid === booked.holder_pid ? before.deadTuplesAtFirst : undefined) ?? age.deadTuples;
-                held = { ...held, snapshotAgeSeconds: age.seconds, deadTuplesAtFirst: atFirst };
-                requireYoung(m, { ...age, deadTuples: age.deadTuples - atFirst });
+                fewest ??= before?.holderPid === booked.holder_pid ? before.fewestDeadTuples : undefined;
+                fewest = Math.min(fewest ?? age.deadTuples, age.deadTuples);
+                held = { ...held, snapshotAgeSeconds: age.seconds, fewestDeadTuples: fewest };
+                requireYoung(m, { ...age, deadTuples: age.deadTuples - fewest });
                 await nextPoll();
               }
             },
@@ -155,8 +155,8 @@ async function forgetLost(
 interface Held {
   holderPid: number;
   snapshotAgeSeconds: number;
-  /** In the database's tables when this was first looked at. */
-  deadTuplesAtFirst: number;
+  /** Seen in the database's tables: older ones than the snapshot may still go away, and what comes on top stays. */
+  fewestDeadTuples: number;
 }
 
 interface Age {
