@@ -115,6 +115,7 @@ export const CHECKS: readonly Check[] = [
 
   { ...database, code: 'unsupported-extension', ...error, ...onSource, ...always, title: 'reading extensions', run: objects.unsupportedExtensions },
   { ...database, code: 'extension', ...error, ...onTarget, ...always, title: 'comparing extensions', run: extensions.extensions },
+  { ...database, code: 'extension-rows', ...error, ...onTarget, ...copy, ...cheap, title: 'looking for rows in configuration tables of extensions', run: extensions.configurationRows },
   { ...database, code: 'superuser-object', ...error, ...onTarget, ...always, title: 'looking for what only superusers can make', run: reserved.superuserObjects },
   { ...database, code: 'language', ...error, ...onTarget, ...always, title: 'comparing languages', run: extensions.languages },
   { ...database, code: 'locale', ...error, ...onTarget, ...always, title: 'trying the locales', run: locale.locales },

@@ -1,5 +1,6 @@
 import type { Session } from '../postgres/connection.ts';
-import { quoteIdent } from '../postgres/identifier.ts';
+import { displayName, quoteIdent, quoteName } from '../postgres/identifier.ts';
+import { ledgerExists } from '../postgres/ledger.ts';
 import { FIRST_NORMAL_OID, ofExtension } from './catalog.ts';
 import type { DatabaseContext, Seen } from './check.ts';
 import { readOwnRole } from './privileges.ts';
@@ -129,4 +130,29 @@ export async function languages({ source, target }: DatabaseContext): Promise<Se
       message: `The procedural language ${quoteIdent(name)} is not available on the target.`,
       remedy: 'Install the language on the target, or drop it on the source.',
     }));
+}
+
+/**
+ * Rows of configuration tables, where the extension was installed on the target beforehand: those of the source are
+ * added to them, so that a key would refuse them, or both sides differ.
+ */
+export async function configurationRows({ target, targetExists, tables }: DatabaseContext): Promise<Seen[]> {
+  // With a ledger they may be those that were copied.
+  if (!targetExists || (await ledgerExists(target))) return [];
+  const seen: Seen[] = [];
+  for (const { schema, name, extensionCondition } of tables) {
+    if (extensionCondition === null) continue;
+    const table = quoteName(schema, name);
+    const { there } = await target.one<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [table]);
+    if (!there) continue;
+    const rows = await target.query(`SELECT FROM ${table} ${extensionCondition} LIMIT 1`);
+    if (rows.length === 0) continue;
+    const object = displayName(schema, name);
+    seen.push({
+      object,
+      message: `The extension's configuration table ${object} on the target holds rows already, and those of the source would be added.`,
+      remedy: `DELETE FROM ${table} ${extensionCondition}; -- in the database on the target, or set "extensions.tables" to false`,
+    });
+  }
+  return seen;
 }

@@ -18,6 +18,10 @@ beforeAll(async () => {
 /** Names of one test file on servers that others use too. */
 const unique = randomBytes(4).toString('hex');
 
+const CONFIGURATION = `CREATE EXTENSION hstore; CREATE TABLE "my conf" (id int PRIMARY KEY, mine bool NOT NULL);
+  INSERT INTO "my conf" VALUES (1, false); ALTER EXTENSION hstore ADD TABLE "my conf";
+  UPDATE pg_extension SET extconfig = ARRAY['public."my conf"'::regclass::oid], extcondition = ARRAY['WHERE mine'] WHERE extname = 'hstore';`;
+
 describe('the database on the target', () => {
   itCatches([
     {
@@ -61,6 +65,15 @@ describe('the database on the target', () => {
       plan: REPLICATION,
       objects: ['"other_%database%"'],
       severity: 'warning',
+    },
+    {
+      code: 'extension-rows',
+      // As pg_extension_config_dump does it in an extension's script: of the rows, only those that a person added.
+      sound: CONFIGURATION,
+      onTarget: `${CONFIGURATION} INSERT INTO "my conf" VALUES (3, true)`,
+      objects: ['public."my conf"'],
+      says: /holds rows already/,
+      remedy: /^DELETE FROM "public"\."my conf" WHERE mine; -- /,
     },
     {
       code: 'collation-version',
