@@ -1,4 +1,4 @@
-import { defineSearchAttributeKey, WorkflowExecutionAlreadyStartedError } from '@temporalio/common';
+import { WorkflowExecutionAlreadyStartedError } from '@temporalio/common';
 import type { ChildWorkflowHandle } from '@temporalio/workflow';
 import {
   ApplicationFailure,
@@ -7,33 +7,22 @@ import {
   condition,
   isCancellation,
   ParentClosePolicy,
-  setCurrentDetails,
   setHandler,
   startChild,
-  upsertSearchAttributes,
   workflowInfo,
 } from '@temporalio/workflow';
 import type { ResolveRequest, StopRequest } from '../src/contract.ts';
-import { childWorkflowId, SEARCH_ATTRIBUTE } from '../src/contract.ts';
+import { childWorkflowId } from '../src/contract.ts';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import { describeFinding } from '../src/domain/finding.ts';
 import type { ClusterInspection, DatabaseInspection } from '../src/domain/migration.ts';
-import { hasEnded, PHASES, slowestPhase } from '../src/domain/phase.ts';
-import type { Phase } from '../src/domain/phase.ts';
 import type { Plan } from '../src/domain/plan.ts';
-import type {
-  ClusterProgress,
-  ClusterReport,
-  DatabaseProgress,
-  DatabaseReport,
-  RoleReport,
-} from '../src/domain/progress.ts';
+import type { ClusterReport, DatabaseReport, RoleReport } from '../src/domain/progress.ts';
 import { capClusterReport } from '../src/domain/progress.ts';
+import type { ClusterStatus } from './cluster-status.ts';
 import { refuse } from './database-run.ts';
 import { reportEveryMs } from './database-status.ts';
-import { clusterDetails } from './details.ts';
-import type { DatabaseNews } from './messages.ts';
 import {
   clusterProgressQuery,
   databaseProgressSignal,
@@ -49,23 +38,19 @@ import type { DatabaseMigrationInput, migrateDatabase } from './migrate-database
 
 type Child = ChildWorkflowHandle<typeof migrateDatabase>;
 
-/** One run of `migrateCluster`: its children, what they have told, and the messages that it answers. */
+/** One run of `migrateCluster`: its children, and the messages that it answers. */
 export class ClusterRun {
   readonly #id = workflowInfo().workflowId;
-  readonly #progress = new Map<string, DatabaseProgress>();
-  readonly #newsHeard = new Map<string, number>();
-  readonly #answersPassed = new Map<string, number>();
+  readonly #status: ClusterStatus;
   readonly #children = new Map<string, Child>();
-  #measuredAt = new Date();
-  #endedAs: Phase | null = null;
   #stop: StopRequest | null = null;
   #searchAttributes = false;
-  #told = '';
   #refused: DatabaseReport[] = [];
 
-  constructor() {
-    setHandler(clusterProgressQuery, () => this.#clusterProgress(), { description: DESCRIPTION.progress });
-    setHandler(databaseProgressSignal, (news) => this.#hear(news), { description: DESCRIPTION.internal });
+  constructor(status: ClusterStatus) {
+    this.#status = status;
+    setHandler(clusterProgressQuery, () => status.progress(), { description: DESCRIPTION.progress });
+    setHandler(databaseProgressSignal, (news) => status.hear(news), { description: DESCRIPTION.internal });
     setHandler(stopReplicationSignal, (request) => this.#stopReplication(request), {
       description: DESCRIPTION.stopReplication,
     });
@@ -73,44 +58,27 @@ export class ClusterRun {
       stopReplicationUpdate,
       async (request) => {
         await this.#stopReplication(request);
-        return Object.fromEntries([...this.#progress].map(([database, { phase }]) => [database, phase]));
+        return status.phases();
       },
       {
         description: DESCRIPTION.stopReplication,
-        validator: (request) => refuse(stopRequestProblem(request, this.#known())),
+        validator: (request) => refuse(stopRequestProblem(request, status.databases())),
       },
     );
     setHandler(resolveUpdate, (request) => this.#resolve(request), {
       description: DESCRIPTION.resolve,
       validator: (request: ResolveRequest) => refuse(resolveRequestProblem(request) ?? this.#resolveProblem(request)),
     });
-    this.#tell();
   }
 
   /** `refused`: databases that fail now, since a server does not let us into them. */
   begin(databases: DatabaseInspection[], refused: DatabaseInspection[], searchAttributes: boolean): void {
     this.#searchAttributes = searchAttributes;
+    this.#status.begin([...databases, ...refused], searchAttributes);
     this.#refused = refused.map(({ database, findings }) =>
       bareReport(database, 'failed', findings.map(describeFinding).join(' ')),
     );
-    for (const { database, method, tables, bytes } of [...databases, ...refused])
-      this.#progress.set(database, {
-        database,
-        method,
-        phase: 'preparing',
-        attention: null,
-        answers: [],
-        generations: 0,
-        lagBytes: null,
-        retainedBytes: null,
-        tables: { copied: 0, total: tables },
-        bytes: { copied: 0, total: bytes },
-        message: 'Waiting for its turn.',
-      });
-    for (const { database, message } of this.#refused) this.#ended(database, 'failed', message);
-    if (searchAttributes)
-      upsertSearchAttributes([{ key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.cluster, 'KEYWORD'), value: this.#id }]);
-    this.#tell();
+    for (const { database, message } of this.#refused) this.#status.databaseEnded(database, 'failed', message);
   }
 
   /** All databases, as many at once as the plan says; a permit is free again when its database streams or has ended. */
@@ -166,26 +134,20 @@ export class ClusterRun {
     throw toApplicationFailure(new MigrationError('DatabasesFailed', sentence), [report]);
   }
 
-  /** When it ends in another way than with a report. */
-  ended(phase: Phase): void {
-    this.#endedAs = phase;
-    this.#tell();
-  }
-
   async #awaitReport(database: string, child: Child): Promise<DatabaseReport> {
     try {
       const report = await child.result();
-      this.#ended(database, 'done', report.message);
+      this.#status.databaseEnded(database, 'done', report.message);
       return report;
     } catch (error) {
       if (isCancellation(error)) {
-        this.#ended(database, 'cancelled', 'Cancelled.');
+        this.#status.databaseEnded(database, 'cancelled', 'Cancelled.');
         // Only this child was cancelled: the others go on, and the report says so.
         if (!CancellationScope.current().consideredCancelled) return bareReport(database, 'cancelled', 'Cancelled.');
         throw error;
       }
       const { message } = readFailure(error);
-      this.#ended(database, 'failed', message);
+      this.#status.databaseEnded(database, 'failed', message);
       return reportIn(error) ?? bareReport(database, 'failed', message);
     }
   }
@@ -201,17 +163,8 @@ export class ClusterRun {
     );
   }
 
-  #known(): string[] | null {
-    return this.#progress.size === 0 ? null : [...this.#progress.keys()];
-  }
-
   #copying(): number {
-    const holds = ({ phase }: DatabaseProgress) =>
-      !hasEnded(phase) && PHASES.indexOf(phase) < PHASES.indexOf('streaming');
-    return [...this.#children.keys()].filter((database) => {
-      const progress = this.#progress.get(database);
-      return progress !== undefined && holds(progress);
-    }).length;
+    return [...this.#children.keys()].filter((database) => this.#status.isCopying(database)).length;
   }
 
   #isStopped(database: string): boolean {
@@ -239,27 +192,21 @@ export class ClusterRun {
   }
 
   #resolveProblem({ database, action }: ResolveRequest): string | null {
-    const known = this.#known();
+    const known = this.#status.databases();
     if (known === null || this.#children.size === 0)
       return 'Nothing is parked: this migration is still being validated.';
     if (database !== undefined && !known.includes(database)) return `This migration has no database "${database}".`;
-    const parked = this.#parked(database);
+    const parked = this.#status.parked(database);
     if (parked.length === 0) return 'Nothing is parked: there is nothing to resolve.';
     if (parked.some(({ answers }) => answers.includes(action))) return null;
     const names = parked.map((progress) => progress.database).join(', ');
     return `The step at which ${names} is parked cannot be skipped; answer with retry or abort.`;
   }
 
-  #parked(database: string | undefined): DatabaseProgress[] {
-    return [...this.#progress.values()].filter(
-      (progress) => progress.answers.length > 0 && (database === undefined || progress.database === database),
-    );
-  }
-
   async #resolve(request: ResolveRequest): Promise<string> {
-    const asked = this.#parked(request.database).filter(({ answers }) => answers.includes(request.action));
+    const asked = this.#status.parked(request.database).filter(({ answers }) => answers.includes(request.action));
     for (const { database } of asked) {
-      this.#answered(database);
+      this.#status.answered(database);
       // One that has ended meanwhile needs no answer.
       await this.#children
         .get(database)
@@ -268,72 +215,7 @@ export class ClusterRun {
     }
     return `${request.action} was passed on to ${asked.map(({ database }) => database).join(', ')}.`;
   }
-
-  /** Until the child has heard it and tells more, nothing is left to answer. */
-  #answered(database: string): void {
-    this.#answersPassed.set(database, (this.#answersPassed.get(database) ?? 0) + 1);
-    const known = this.#progress.get(database);
-    if (known !== undefined) this.#progress.set(database, { ...known, attention: null, answers: [] });
-    this.#tell();
-  }
-
-  #hear({ number, progress: told, answersHeard }: DatabaseNews): void {
-    const isAnswered = answersHeard < (this.#answersPassed.get(told.database) ?? 0);
-    const progress = isAnswered ? { ...told, attention: null, answers: [] } : told;
-    const known = this.#progress.get(progress.database);
-    const isOld = number <= (this.#newsHeard.get(progress.database) ?? 0);
-    if (known === undefined || hasEnded(known.phase) || isOld) return;
-    this.#newsHeard.set(progress.database, number);
-    this.#progress.set(
-      progress.database,
-      progress.tables.total === 0 ? { ...progress, tables: known.tables, bytes: known.bytes } : progress,
-    );
-    this.#measuredAt = new Date();
-    this.#tell();
-  }
-
-  #ended(database: string, phase: Phase, message: string): void {
-    const known = this.#progress.get(database);
-    if (known !== undefined)
-      this.#progress.set(database, {
-        ...known,
-        ...{ phase, message, attention: null, answers: [], lagBytes: null, retainedBytes: null },
-      });
-    this.#measuredAt = new Date();
-    this.#tell();
-  }
-
-  #clusterProgress(): ClusterProgress {
-    const databases = [...this.#progress.values()];
-    const attention = databases.flatMap((d) => (d.attention === null ? [] : [named(d.database, d.attention)]));
-    return {
-      id: this.#id,
-      phase: this.#endedAs ?? slowestPhase(databases.map(({ phase }) => phase)),
-      attention: attention.length === 0 ? null : attention.join(' '),
-      measuredAt: this.#measuredAt.toISOString(),
-      databases,
-    };
-  }
-
-  #tell(): void {
-    const progress = this.#clusterProgress();
-    setCurrentDetails(clusterDetails(progress));
-    const told = `${progress.phase} ${progress.attention !== null}`;
-    if (!this.#searchAttributes || told === this.#told) return;
-    this.#told = told;
-    upsertSearchAttributes([
-      { key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.phase, 'KEYWORD'), value: progress.phase },
-      {
-        key: defineSearchAttributeKey(SEARCH_ATTRIBUTE.attention, 'KEYWORD'),
-        value: progress.attention === null ? null : 'parked',
-      },
-    ]);
-  }
 }
-
-/** A step's summary begins with its database already. */
-const named = (database: string, sentence: string): string =>
-  sentence.startsWith(`${database}: `) ? sentence : `${database}: ${sentence}`;
 
 /** Two requests ask for what either asks for. */
 function mergeStops(before: StopRequest | null, request: StopRequest): StopRequest {
