@@ -6,9 +6,9 @@ import { startPostgres } from '../lab/postgres-server.ts';
 /**
  * The same for every method and both servers. Reported with the result, since all figures depend on them.
  *
- * fsync is off because the disk of whoever runs this is not what is measured; the rest is as PostgreSQL has it by
- * default or as any migration's target would be set up. No checkpoint and no autovacuum falls into one method's time
- * and not into another's.
+ * fsync is off because the disk of whoever runs this is not what is measured. Checkpoints and autovacuum are off because
+ * they would fall into one method's time and not into another's. The rest is PostgreSQL's default, or what anybody
+ * gives a target that is about to be filled.
  */
 export const SERVER_SETTINGS: Readonly<Record<string, string>> = {
   shared_buffers: '1GB',

@@ -48,8 +48,8 @@ export interface RunWorkerOptions {
   /** Workflows and short activities; the queue of the lanes is derived from it. */
   taskQueue: string;
   deps: WorkerDeps;
-  /** Opts into Temporal's worker versioning; null: any worker of the queue takes any step. */
-  deployment?: WorkerDeploymentVersion | null;
+  /** A version of Temporal's worker versioning, which then says what goes to it; null: any worker takes any step. */
+  deployment: WorkerDeploymentVersion | null;
   /** Made by scripts/build.mjs, so that every worker of a release runs the same code. */
   workflowBundlePath: string;
   /** Ends both workers, as gently as the limits allow. */
@@ -106,12 +106,7 @@ export async function runWorker(options: RunWorkerOptions): Promise<void> {
   if (failure !== undefined) throw failure;
 }
 
-function common({
-  connection,
-  namespace,
-  deps,
-  deployment = null,
-}: RunWorkerOptions): Omit<WorkerOptions, 'taskQueue'> {
+function common({ connection, namespace, deps, deployment }: RunWorkerOptions): Omit<WorkerOptions, 'taskQueue'> {
   return {
     ...(deployment === null ? {} : { workerDeploymentOptions: versioned(deployment) }),
     connection,

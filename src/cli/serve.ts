@@ -37,6 +37,8 @@ export async function servedHere<T>(
     connection,
     namespace: target.namespace,
     taskQueue,
+    // The queue has this one worker, which lives as long as its command.
+    deployment: null,
     deps: {
       ...deps,
       endpoint: (reference, ...rest) => deps.endpoint(local[reference] ?? reference, ...rest),

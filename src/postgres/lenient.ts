@@ -1,3 +1,4 @@
+import { attempt } from './attempt.ts';
 import type { Session } from './connection.ts';
 import { sqlstateOf } from './sqlstate.ts';
 
@@ -30,11 +31,11 @@ export async function applyLeniently(
   const rest = sql.replace(OWNER, () => '\n');
   const owner = OWNER.exec(sql)?.[0] ?? '';
   if (owner === '' && !isOptional(kind)) return null;
-  const reason = rest.trim() === '' ? null : await tryStatement(target, rest, forgiven);
+  const reason = rest.trim() === '' ? null : await refusalOf(target, rest, forgiven);
   if (reason !== null) return isOptional(kind) ? [`${label} was left out: ${reason}`] : null;
   if (owner === '') return [];
   for (const statement of [owner, withSchemaLent(owner)])
-    if ((await tryStatement(target, statement, forgiven)) === null) return [];
+    if ((await refusalOf(target, statement, forgiven)) === null) return [];
   return [await reported(target, label, 'keeps another owner', owner, forgiven)].filter((warning) => warning !== null);
 }
 
@@ -78,20 +79,10 @@ async function reported(
   sql: string,
   forgiven: readonly string[],
 ): Promise<string | null> {
-  const reason = await tryStatement(target, sql, forgiven);
+  const reason = await refusalOf(target, sql, forgiven);
   return reason === null ? null : `${label} ${what}: ${reason} (${sql.trim()})`;
 }
 
 /** Null, or why it was refused; other errors than the forgiven ones are thrown. */
-async function tryStatement(target: Session, sql: string, forgiven: readonly string[]): Promise<string | null> {
-  await target.query('SAVEPOINT pgtransit');
-  try {
-    await target.query(sql);
-    await target.query('RELEASE SAVEPOINT pgtransit');
-    return null;
-  } catch (error) {
-    if (!forgiven.includes(sqlstateOf(error) ?? '')) throw error;
-    await target.query('ROLLBACK TO SAVEPOINT pgtransit');
-    return error instanceof Error ? error.message : 'it was refused';
-  }
-}
+const refusalOf = async (target: Session, sql: string, forgiven: readonly string[]): Promise<string | null> =>
+  (await attempt(target, sql, (error) => forgiven.includes(sqlstateOf(error) ?? '')))?.message ?? null;

@@ -70,7 +70,7 @@ export async function restoreAllRolesSettings(target: Session, found: AllRolesSe
   const set: string[] = [];
   const notes: string[] = [];
   for (const { name, sql, obstacle } of planned) {
-    const refusal = obstacle ?? (await attempt(target, sql))?.message.replace(/\.$/, '');
+    const refusal = obstacle ?? (await attempt(target, sql))?.message;
     if (refusal === undefined) set.push(name);
     else notes.push(`${name} is not set: ${refusal}.`);
   }

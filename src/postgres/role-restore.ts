@@ -94,19 +94,19 @@ async function createRole(target: Session, role: Role, password: RolePassword): 
     refusal = await attempt(target, createRoleSql(role, password.stored, false));
     for (const attribute of refusal === null ? role.attributes : []) {
       const refused = await attempt(target, `ALTER ROLE ${quoteIdent(role.name)} ${attribute}`);
-      if (refused !== null) notes.push(`It lost ${attribute}: ${refused.message}`);
+      if (refused !== null) notes.push(`It lost ${attribute}: ${refused.message}.`);
     }
   }
   if (refusal?.sqlstate === DUPLICATE_OBJECT)
     return reportOf(role, 'exists', 'Somebody else made it at the same moment.');
-  if (refusal !== null) return reportOf(role, 'failed', refusal.message);
+  if (refusal !== null) return reportOf(role, 'failed', `${refusal.message}.`);
   for (const setting of role.settings) {
     const refused = await attempt(target, alterRoleSettingSql(role.name, setting));
-    if (refused !== null) notes.push(`It lost the setting ${setting.split('=')[0] ?? ''}: ${refused.message}`);
+    if (refused !== null) notes.push(`It lost the setting ${setting.split('=')[0] ?? ''}: ${refused.message}.`);
   }
   if (role.comment !== null) {
     const refused = await attempt(target, `COMMENT ON ROLE ${quoteIdent(role.name)} IS ${quoteLiteral(role.comment)}`);
-    if (refused !== null) notes.push(`It lost its comment: ${refused.message}`);
+    if (refused !== null) notes.push(`It lost its comment: ${refused.message}.`);
   }
   await actForRole(target, role.name);
   return reportOf(role, 'created', notes.join(' '), password.placeholder !== null);
@@ -150,7 +150,7 @@ async function grantMemberships(target: Session, memberships: readonly Membershi
   for (const membership of pending) {
     const refusal = await attempt(target, grantMembershipSql(membership, target.version, false));
     const { role, member, grantor } = membership;
-    if (refusal !== null) note(member, `It is no member of ${quoteIdent(role)}: ${refusal.message}`);
+    if (refusal !== null) note(member, `It is no member of ${quoteIdent(role)}: ${refusal.message}.`);
     else note(member, `Its membership in ${quoteIdent(role)} is no longer granted by ${quoteIdent(grantor ?? '')}.`);
   }
 }
@@ -165,7 +165,7 @@ async function grantParameters(
     const { grantee, parameter } = privilege;
     if (grantee !== null && !context.created.has(grantee)) continue;
     const refusal = await attempt(target, grantParameterSql(privilege));
-    if (refusal !== null && grantee !== null) context.note(grantee, `It may not set ${parameter}: ${refusal.message}`);
+    if (refusal !== null && grantee !== null) context.note(grantee, `It may not set ${parameter}: ${refusal.message}.`);
   }
 }
 

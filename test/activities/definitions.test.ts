@@ -1,4 +1,3 @@
-/* eslint-disable @typescript-eslint/unbound-method -- steps do not use this */
 import { afterEach, expect, test } from 'vitest';
 import { createMeasureActivities } from '../../activities/measure.ts';
 import { runActivity } from '../support/copy-fixture.ts';

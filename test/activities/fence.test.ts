@@ -1,4 +1,3 @@
-/* eslint-disable @typescript-eslint/unbound-method -- steps do not use this */
 import { afterEach, expect, test } from 'vitest';
 import type { Session } from '../../src/postgres/connection.ts';
 import { startPostgres } from '../../lab/postgres-server.ts';

@@ -1,4 +1,3 @@
-/* eslint-disable @typescript-eslint/unbound-method -- steps do not use this */
 import { afterEach, describe, expect, test } from 'vitest';
 import { createMeasureActivities } from '../../activities/measure.ts';
 import type { ActivityDeps } from '../../activities/context.ts';

@@ -1,4 +1,3 @@
-/* eslint-disable @typescript-eslint/unbound-method -- steps do not use this */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { PostgresServer } from '../../lab/postgres-server.ts';
 import { startPostgres } from '../../lab/postgres-server.ts';

@@ -1,4 +1,3 @@
-/* eslint-disable @typescript-eslint/unbound-method -- steps do not use this */
 import { afterEach, describe, expect, test } from 'vitest';
 import { runActivity } from '../support/copy-fixture.ts';
 import type { ReplicationFixture } from '../support/replication-fixture.ts';

@@ -1,4 +1,3 @@
-/* eslint-disable @typescript-eslint/unbound-method -- steps do not use this */
 import { afterEach, describe, expect, test } from 'vitest';
 import { applicationName, generationName } from '../../src/contract.ts';
 import { openHolder } from '../../src/postgres/snapshot.ts';

@@ -1,4 +1,3 @@
-/* eslint-disable @typescript-eslint/unbound-method -- steps do not use this */
 import { afterEach, expect, test } from 'vitest';
 import { generationName } from '../../src/contract.ts';
 import { countRows, eventually, runActivity } from '../support/copy-fixture.ts';

@@ -1,4 +1,3 @@
-/* eslint-disable @typescript-eslint/unbound-method -- steps do not use this */
 import { randomBytes } from 'node:crypto';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import pg from 'pg';
