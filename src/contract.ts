@@ -56,6 +56,8 @@ export const applicationName = (id: string, role: SessionRole): string => `${NAM
 export interface StopRequest {
   databases?: string[];
   reason?: string;
+  /** Instead of the plan's `stop.deadlineSeconds`. */
+  deadlineSeconds?: number;
 }
 
 export type ResolveAction = 'retry' | 'skip' | 'abort';

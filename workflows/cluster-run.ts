@@ -222,9 +222,11 @@ function mergeStops(before: StopRequest | null, request: StopRequest): StopReque
   if (before === null) return request;
   const all = before.databases === undefined || request.databases === undefined;
   const reason = request.reason ?? before.reason;
+  const deadlineSeconds = request.deadlineSeconds ?? before.deadlineSeconds;
   return {
     ...(all ? {} : { databases: [...new Set([...(before.databases ?? []), ...(request.databases ?? [])])] }),
     ...(reason === undefined ? {} : { reason }),
+    ...(deadlineSeconds === undefined ? {} : { deadlineSeconds }),
   };
 }
 

@@ -1,7 +1,10 @@
 import { CancellationScope, condition, isCancellation, workflowInfo } from '@temporalio/workflow';
-import { readFailure } from '../src/domain/application-failure.ts';
+import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
+import { MigrationError } from '../src/domain/failure.ts';
+import type { Migration } from '../src/domain/migration.ts';
 import { Compensations } from './compensation.ts';
 import type { DatabaseRun } from './database-run.ts';
+import { within } from './deadline.ts';
 import { step } from './step.ts';
 
 /**
@@ -22,11 +25,7 @@ export async function streamUntilCutOver(run: DatabaseRun, goOnAfresh: () => Pro
     } catch (error) {
       if (isCancellation(error)) throw error;
       run.forgetStop();
-      await run.parkable(
-        `${m.database}: cut over (it was put back, and the replication goes on)`,
-        false,
-        failOnce(error),
-      );
+      await run.parkable(`${m.database}: cut over`, false, failOnce(error));
     }
   }
 }
@@ -69,22 +68,61 @@ async function cutOver(run: DatabaseRun): Promise<number> {
       m,
       plan.stop.maxLagBytes,
     );
-    if (plan.stop.fence === 'read-only') {
-      putBack.add('lift the fence on the source', () => step('unfence', `${database}: let writers in again`, m));
-      await step('fence', `${database}: make the source read-only and end its writers' sessions`, m);
-    }
-    const { markLsn } = await step('mark', `${database}: mark the end in the source's WAL`, m);
-    await step('waitForDrain', `${database}: wait until the target has confirmed ${markLsn}`, m, markLsn);
-    putBack.add('enable the subscriptions again', () =>
-      step('enableSubscriptions', `${database}: go on replicating`, m),
+    // Without a fence nobody waits for the cutover to end.
+    if (plan.stop.fence === 'none') return await drainAndCarryOver(m, putBack, step);
+    const seconds = run.stopRequested?.deadlineSeconds ?? plan.stop.deadlineSeconds;
+    let current = '';
+    const noted: typeof step = (name, summary, ...args) => {
+      current = summary;
+      return step(name, summary, ...args);
+    };
+    return await within(
+      seconds,
+      `${database}: until writers are let in again`,
+      async () => {
+        putBack.add('lift the fence on the source', () => step('unfence', `${database}: let writers in again`, m));
+        await noted('fence', `${database}: make the source read-only and end its writers' sessions`, m);
+        return drainAndCarryOver(m, putBack, noted);
+      },
+      () => deadlinePassed(seconds, current),
     );
-    await step('disableSubscriptions', `${database}: disable the subscriptions and wait for their workers`, m);
-    await step('syncSequences', `${database}: carry the sequences over`, m);
-    return await step('walAfterMark', `${database}: see what was written after the mark`, m);
   } catch (error) {
-    const failures = await CancellationScope.nonCancellable(() => putBack.run());
-    run.warnings.push(...failures);
-    if (!isCancellation(error)) status.enter('streaming', `The cutover was put back: ${readFailure(error).message}`);
-    throw error;
+    const failures = await putBack.run();
+    if (isCancellation(error)) {
+      run.warnings.push(...failures);
+      throw error;
+    }
+    const outcome =
+      failures.length === 0
+        ? 'The cutover was put back, and the replication goes on.'
+        : `Not everything could be put back: ${failures.join(' ')}`;
+    status.enter('streaming', outcome);
+    throw withOutcome(error, outcome);
   }
 }
+
+function withOutcome(error: unknown, outcome: string): Error {
+  const { type, message, details } = readFailure(error);
+  return toApplicationFailure(
+    new MigrationError(type === 'Unknown' ? 'ServerError' : type, `${message} ${outcome}`, details ?? {}),
+  );
+}
+
+/** Everything between the last write and the end of the replication; `putBack` gets what undoes it. */
+async function drainAndCarryOver(m: Migration, putBack: Compensations, next: typeof step): Promise<number> {
+  const { database } = m;
+  const { markLsn } = await next('mark', `${database}: mark the end in the source's WAL`, m);
+  await next('waitForDrain', `${database}: wait until the target has confirmed ${markLsn}`, m, markLsn);
+  putBack.add('enable the subscriptions again', () => step('enableSubscriptions', `${database}: go on replicating`, m));
+  await next('disableSubscriptions', `${database}: disable the subscriptions and wait for their workers`, m);
+  await next('syncSequences', `${database}: carry the sequences over`, m);
+  return next('walAfterMark', `${database}: see what was written after the mark`, m);
+}
+
+const deadlinePassed = (seconds: number, current: string): Error =>
+  toApplicationFailure(
+    new MigrationError(
+      'DeadlinePassed',
+      `The cutover was not done ${seconds} s after the fence went up. It had come to the step "${current}".`,
+    ),
+  );

@@ -130,7 +130,8 @@ export class DatabaseRun {
 
   #answerMessages(): void {
     const stop = (request: StopRequest | undefined) => {
-      this.#stop ??= request ?? {};
+      // Nobody validates a signal; one that makes no sense does not cut over.
+      if (stopRequestProblem(request, null) === null) this.#stop ??= request ?? {};
     };
     const knowsStop = (request: StopRequest | undefined): string | null => {
       if (this.m.method !== 'replication')

@@ -28,7 +28,8 @@ export const databaseProgressSignal = defineSignal<[news: DatabaseNews]>(MESSAGE
 export const DESCRIPTION = {
   stopReplication:
     'Cut over: wait until the target has everything, carry the sequences over, end the replication. ' +
-    'Input: {} for all databases, or {"databases": ["shop"], "reason": "…"}. Stop the application\'s writes first.',
+    'Input: {} for all databases, or {"databases": ["shop"], "reason": "…"}. Stop the application\'s writes first, ' +
+    'unless the plan has a fence: then "deadlineSeconds" says how long writers may be kept out before it is put back.',
   resolve:
     'Answer a migration that waits for you. Input: {"database": "shop", "action": "retry"}; the action is retry, ' +
     'skip (only for steps that may be left out) or abort.',
@@ -39,14 +40,19 @@ export const DESCRIPTION = {
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
+const isDeadline = (value: unknown): boolean =>
+  typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= 86_400;
+
 /** What is wrong with a stop request, as a sentence; null when nothing is. */
 export function stopRequestProblem(request: unknown, known: readonly string[] | null): string | null {
   if (request === undefined || request === null) return null;
   if (!isRecord(request))
     return 'stopReplication takes one JSON object, e.g. {"databases": ["shop"], "reason": "cutover"}.';
-  const unknownField = Object.keys(request).find((key) => key !== 'databases' && key !== 'reason');
+  const unknownField = Object.keys(request).find((key) => !['databases', 'reason', 'deadlineSeconds'].includes(key));
   if (unknownField !== undefined) return `stopReplication has no field "${unknownField}".`;
-  const { databases, reason } = request;
+  const { databases, reason, deadlineSeconds } = request;
+  if (deadlineSeconds !== undefined && !isDeadline(deadlineSeconds))
+    return 'The field "deadlineSeconds" of stopReplication must be a whole number from 1 to 86400.';
   if (reason !== undefined && typeof reason !== 'string')
     return 'The field "reason" of stopReplication must be a text.';
   if (databases === undefined) return null;

@@ -1,6 +1,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { Plan } from '../domain/plan.ts';
 import { collect, splitList, splitNames } from './name-list.ts';
+import { wholeNumber } from './whole-number.ts';
 
 /** What commander makes of the flags below, with what holds where one is not given. */
 export interface PgFlags {
@@ -215,12 +216,3 @@ function readMethod(text: string): Plan['method'] {
   if (method !== undefined) return method;
   throw new InvalidArgumentError('It can be replication, dump, schema_only or replication_with_dump_fallback.');
 }
-
-const wholeNumber =
-  (least: number, most: number = Number.MAX_SAFE_INTEGER) =>
-  (text: string): number => {
-    const value = /^-?\d+$/.test(text.trim()) ? Number(text) : NaN;
-    if (value >= least && value <= most) return value;
-    const range = most === Number.MAX_SAFE_INTEGER ? `from ${least} on` : `from ${least} to ${most}`;
-    throw new InvalidArgumentError(`It must be a whole number ${range}.`);
-  };

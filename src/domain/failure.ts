@@ -32,6 +32,10 @@ export const FAILURES = {
     next: 'Give the source more room, or allow more in "retainedWal.maxBytes" of the plan; then start the migration again.',
   },
   ApplyFailed: { retry: false, next: 'Mend the row or table on the target that it names, then resolve with retry.' },
+  DeadlinePassed: {
+    retry: false,
+    next: 'See what that step waits for, resolve with retry, then send stopReplication again, with more "deadlineSeconds" if needed.',
+  },
   ServerError: { retry: false, next: 'Read the message; mend the cause, then resolve with retry.' },
   Aborted: { retry: false, next: 'Start the migration again when it is wanted.' },
   DatabasesFailed: { retry: false, next: 'Read the report in the details; start again for the databases that failed.' },

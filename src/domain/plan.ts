@@ -33,6 +33,8 @@ const PlanSchema = v.strictObject({
       when: v.optional(v.picklist(['signal', 'caught-up']), 'signal'),
       maxLagBytes: v.optional(count(0, Number.MAX_SAFE_INTEGER), 0),
       fence: v.optional(v.picklist(['none', 'read-only']), 'none'),
+      /** How long a fence may keep writers out before the cutover is put back. */
+      deadlineSeconds: v.optional(count(1, 86_400), 60),
     }),
     {},
   ),

@@ -62,7 +62,8 @@ export async function perform(
   const input = {
     databases: { include: [database] },
     method: plan.method,
-    stop: { fence: 'read-only' },
+    // What strikes may well take longer than a minute, and that the cutover is then put back needs a person.
+    stop: { fence: 'read-only', deadlineSeconds: 3600 },
     parallelism: { copy: 2, index: 2 },
   };
   const options = { taskQueue: world.taskQueue, workflowId, args: [input] };

@@ -41,7 +41,8 @@ const start = (database: string, options: { stop?: object; temporalAddress?: str
     source,
     target,
     databases: [database],
-    plan: { stop: { fence: 'read-only', ...options.stop } },
+    // A dead worker behind the fence is noticed late, and is not to end the cutover here.
+    plan: { stop: { fence: 'read-only', deadlineSeconds: 600, ...options.stop } },
     ...(options.temporalAddress === undefined ? {} : { temporalAddress: options.temporalAddress }),
   });
 

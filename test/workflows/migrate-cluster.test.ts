@@ -481,13 +481,58 @@ describe('migrateCluster', () => {
         () => progressOf(handle),
         (p) => p.attention !== null,
       );
-      expect(parked.attention).toContain('Sequence public.s is gone.');
+      expect(parked.attention).toContain('Sequence public.s is gone. The cutover was put back,');
       expect(calls.slice(-2)).toEqual(['enableSubscriptions', 'unfence']);
       broken = false;
       await handle.executeUpdate('resolve', { args: [{ action: 'retry' }] });
       await eventually(() => progressOf(handle), phaseIs('streaming'));
       await handle.signal('stopReplication');
       expect(((await handle.result()) as ClusterReport).status).toBe('done');
+    });
+  });
+
+  test('a fence that stays up for too long is lifted, and a new stop with more time can follow', async () => {
+    let isStuck = true;
+    const waitForDrain = async () => {
+      if (isStuck) await untilCancelled();
+      return undefined;
+    };
+    await withWorkers({ waitForDrain }, async ({ start, calls }) => {
+      const handle = await start('migrateCluster', { stop: { fence: 'read-only' } });
+      await eventually(() => progressOf(handle), phaseIs('streaming'));
+      await handle.signal('stopReplication', { deadlineSeconds: 1 });
+      const parked = await eventually(
+        () => progressOf(handle),
+        (p) => p.attention !== null,
+      );
+      expect(parked.attention).toMatch(
+        /The cutover was not done 1 s after the fence went up\..* "shop: wait until the target has confirmed .* The cutover was put back, and the replication goes on\./,
+      );
+      expect(parked.databases[0]?.phase).toBe('streaming');
+      expect(calls.slice(calls.lastIndexOf('waitForDrain') + 1)).toContain('unfence');
+      isStuck = false;
+      await handle.executeUpdate('resolve', { args: [{ action: 'retry' }] });
+      await eventually(() => progressOf(handle), phaseIs('streaming'));
+      await handle.signal('stopReplication', { deadlineSeconds: 60 });
+      expect(((await handle.result()) as ClusterReport).status).toBe('done');
+    });
+  });
+
+  test('what could not be put back is said to who is asked', async () => {
+    const syncSequences = fails('ServerError', 'Sequence public.s is gone.');
+    const unfence = fails('PrivilegeMissing', 'The role may not alter database "shop".');
+    await withWorkers({ syncSequences, unfence }, async ({ start }) => {
+      const handle = await start('migrateCluster', { stop: { fence: 'read-only' } });
+      await eventually(() => progressOf(handle), phaseIs('streaming'));
+      await handle.signal('stopReplication');
+      const parked = await eventually(
+        () => progressOf(handle),
+        (p) => p.attention !== null,
+      );
+      expect(parked.attention).toContain(
+        'Sequence public.s is gone. Not everything could be put back: Could not lift the fence on the source: The role may not alter database "shop".',
+      );
+      await handle.terminate();
     });
   });
 
