@@ -94,7 +94,7 @@ function renamed(before: Known, now: { schema: string; name: string }): string {
  * Tables that came into the plan's scope after the snapshot: nobody replicates them. Where the target has a table of the
  * name, somebody has seen to it; the report names them all the same.
  */
-async function newTables(m: Migration, source: Session, known: readonly { oid: number }[]): Promise<Table[]> {
+export async function newTables(m: Migration, source: Session, known: readonly { oid: number }[]): Promise<Table[]> {
   const oids = new Set(known.map(({ oid }) => oid));
   return (await listTables(source, m.plan, m.database)).filter((table) => isPublished(table) && !oids.has(table.oid));
 }

@@ -9,6 +9,7 @@ import { createIndexActivities } from './indexes.ts';
 import { createInspectActivities } from './inspect.ts';
 import { createLargeObjectActivities } from './large-objects.ts';
 import { createMeasureActivities } from './measure.ts';
+import { createReadinessActivities } from './readiness.ts';
 import { createReplicationActivities } from './replication.ts';
 import { createRoleActivities } from './roles.ts';
 import { createSchemaActivities } from './schema.ts';
@@ -34,6 +35,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createReplicationActivities(deps),
     ...createFenceActivities(deps),
     ...createMeasureActivities(deps),
+    ...createReadinessActivities(deps),
     ...createFinishActivities(deps),
     ...createUndoActivities(deps),
   });

@@ -242,7 +242,7 @@ async function generationNames(target: Session, m: Migration): Promise<string[]>
 }
 
 /** One sample of the gate: is what was flushed at its beginning confirmed within the time? */
-async function sample(source: Session, names: string[], maxLagBytes: number): Promise<boolean> {
+export async function sample(source: Session, names: string[], maxLagBytes: number): Promise<boolean> {
   const lsn = lsnBefore(await flushLsn(source), maxLagBytes);
   for (const until = Date.now() + LIMITS.gateSampleMs; ;) {
     if ((await bytesUnconfirmed(source, names, lsn)) === 0) return true;

@@ -67,6 +67,7 @@ const KIND_OF: Record<keyof Activities, Kind> = {
   syncSequences: 'change',
   dropReplication: 'change',
   measure: 'probe',
+  readiness: 'probe',
   readReport: 'change',
   finish: 'change',
   undo: 'cleanup',

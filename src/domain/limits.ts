@@ -85,6 +85,14 @@ export const LIMITS = {
   gateSamples: 3,
   gateSampleMs: 1_000,
 
+  /** A probe of readiness ends within its minute: each query, and after how long no other condition is looked at. */
+  readinessStatementMs: 3_000,
+  readinessMs: 35_000,
+  /** Between two samples of positions: rates over less are noise, because confirmations come in steps. */
+  rateSampleMs: 2_000,
+  /** A transaction older than this may be one that nobody will end before the cutover waits for it. */
+  longTransactionMs: 60_000,
+
   /** Little enough to be a second of writes: then "catching up" is "streaming". */
   caughtUpBytes: 16 * 1024 * 1024,
   /** Gate and drain are looked at this often, because the application may be waiting. */

@@ -69,6 +69,9 @@ export async function emitMark(source: Session, id: string): Promise<string> {
 export const sameLsn = (left: string | null, right: string | null): boolean =>
   left !== null && right !== null && lsnNumber(left) === lsnNumber(right);
 
+/** Of a difference or a rate, where a part in 2^53 is nothing. */
+export const bytesOf = (lsn: string): number => Number(lsnNumber(lsn));
+
 /** In bytes. */
 export function lsnNumber(lsn: string): bigint {
   const [high = '0', low = '0'] = lsn.split('/');

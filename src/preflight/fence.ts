@@ -3,7 +3,11 @@ import type { DatabaseContext, Seen } from './check.ts';
 import { readOwnRole } from './privileges.ts';
 
 /** What the fence needs when the plan has one: found out now, and not when writers are to be locked out. */
-export async function fenceRights({ source, plan, database }: DatabaseContext): Promise<Seen[]> {
+export async function fenceRights({
+  source,
+  plan,
+  database,
+}: Pick<DatabaseContext, 'source' | 'plan' | 'database'>): Promise<Seen[]> {
   if (plan.stop.fence !== 'read-only') return [];
   const own = await readOwnRole(source);
   if (own.superuser) return [];
