@@ -10,6 +10,7 @@ import { createInspectActivities } from './inspect.ts';
 import { createLargeObjectActivities } from './large-objects.ts';
 import { createMeasureActivities } from './measure.ts';
 import { createReadinessActivities } from './readiness.ts';
+import { createRehearsalActivities } from './rehearsal.ts';
 import { createReplicationActivities } from './replication.ts';
 import { createRoleActivities } from './roles.ts';
 import { createSchemaActivities } from './schema.ts';
@@ -36,6 +37,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createFenceActivities(deps),
     ...createMeasureActivities(deps),
     ...createReadinessActivities(deps),
+    ...createRehearsalActivities(deps),
     ...createFinishActivities(deps),
     ...createUndoActivities(deps),
   });

@@ -198,13 +198,13 @@ export function isOlder(version: string, than: string): boolean {
   return false;
 }
 
-/** Without them the first queries of the application get plans for empty tables. */
+/** Without them the first queries of the application get plans for empty tables. Views are analyzed when it ends. */
 export async function statistics({ target }: ReadinessContext): Promise<Verdict> {
   const rows = await target().query<{ schema: string; name: string; reads: boolean; has: boolean }>(
     `SELECT n.nspname AS schema, c.relname AS name, has_table_privilege(c.oid, 'SELECT') AS reads,
             EXISTS (SELECT FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = c.relname) AS has
        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-      WHERE c.relkind IN ('r', 'm') AND ${USERS} AND pg_relation_size(c.oid) > 0
+      WHERE c.relkind = 'r' AND ${USERS} AND pg_relation_size(c.oid) > 0
         AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
         AND NOT EXISTS (SELECT FROM pg_stat_user_tables t
                          WHERE t.relid = c.oid AND coalesce(t.last_analyze, t.last_autoanalyze) IS NOT NULL)

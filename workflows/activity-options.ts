@@ -68,6 +68,7 @@ const KIND_OF: Record<keyof Activities, Kind> = {
   dropReplication: 'change',
   measure: 'probe',
   readiness: 'probe',
+  rehearseStop: 'lane',
   readReport: 'change',
   finish: 'change',
   undo: 'cleanup',

@@ -90,6 +90,8 @@ export const LIMITS = {
   readinessMs: 35_000,
   /** Between two samples of positions: rates over less are noise, because confirmations come in steps. */
   rateSampleMs: 2_000,
+  /** A rehearsal is asked for by somebody who waits for it: gate and drain may each take this long, which a stop may not. */
+  rehearseMs: 60_000,
   /** A transaction older than this may be one that nobody will end before the cutover waits for it. */
   longTransactionMs: 60_000,
 

@@ -98,3 +98,20 @@ export function readinessLines(conditions: readonly Condition[]): string[] {
     ...(next === null ? [] : [`${' '.repeat('problem'.length + width + 4)}${next.replace(/\s+/g, ' ')}`]),
   ]);
 }
+
+export interface RehearsedStep {
+  /** As the step of the cutover is called. */
+  name: string;
+  ms: number;
+  /** Not measured: it cannot be done without changing something. */
+  estimated: boolean;
+}
+
+export interface Rehearsal {
+  steps: RehearsedStep[];
+  /** From the fence to the end of the last step; writers are let through until the gate is open. */
+  expectedDowntimeMs: number;
+}
+
+export const expectedDowntime = (steps: readonly RehearsedStep[]): number =>
+  steps.reduce((sum, { name, ms }) => sum + (name === 'waitForGate' ? 0 : ms), 0);
