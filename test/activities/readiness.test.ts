@@ -21,6 +21,11 @@ beforeAll(async () => {
   });
   await f.stream();
   await f.target.query('ANALYZE');
+  // Other tests have roles of their own on the shared servers.
+  const roles = await f.source.query<{ name: string }>(
+    "SELECT rolname AS name FROM pg_roles WHERE rolname <> 'postgres'",
+  );
+  f.m.plan.roles.exclude = roles.map(({ name }) => name);
 });
 afterAll(() => f.close());
 
@@ -134,4 +139,46 @@ test("a target that cannot be read leaves its conditions unknown and the source'
   expect(states.get('statistics')).toBe('unknown');
   expect(states.get('sequences')).toBe('ok');
   expect(conditions.find(({ name }) => name === 'streaming')?.detail).toMatch(/could not be seen/);
+});
+
+test('a role that may log in on the source is missed on the target until it is there with a password', async () => {
+  const role = `late_${f.m.id}`;
+  await f.source.query(`CREATE ROLE ${role} LOGIN PASSWORD 'x'`);
+  const { exclude } = f.m.plan.roles;
+  try {
+    expect(await stateOf('login-roles')).toMatch(new RegExp(`^problem: Not on the target: .*${role}`));
+    await f.target.query(`CREATE ROLE ${role} LOGIN`);
+    const others = await f.source.query<{ name: string }>('SELECT rolname AS name FROM pg_roles WHERE rolname <> $1', [
+      role,
+    ]);
+    f.m.plan.roles.exclude = others.map(({ name }) => name);
+    expect(await stateOf('login-roles')).toMatch(/^problem: Without a password on the target/);
+    await f.target.query(`ALTER ROLE ${role} PASSWORD 'x'`);
+    expect(await stateOf('login-roles')).toMatch(/^ok/);
+  } finally {
+    f.m.plan.roles.exclude = exclude;
+    await f.source.query(`DROP ROLE IF EXISTS ${role}`);
+    await f.target.query(`DROP ROLE IF EXISTS ${role}`);
+  }
+});
+
+test('who may see little is told what is unknown, and what it may not read', async () => {
+  const role = `little_${f.m.id}`;
+  await f.source.query(`CREATE ROLE ${role} LOGIN PASSWORD 'x'`);
+  try {
+    const deps = {
+      ...f.deps,
+      endpoint: (reference: string, server: 'source' | 'target') => {
+        const endpoint = f.deps.endpoint(reference, server);
+        return server === 'target' ? endpoint : { ...endpoint, info: { ...endpoint.info, user: role, password: 'x' } };
+      },
+    };
+    const { conditions } = await runActivity(createReadinessActivities(deps).readiness, [f.m, sample]);
+    const states = new Map(conditions.map(({ name, state }) => [name, state]));
+    expect(states.get('long-transactions')).toBe('unknown');
+    expect(states.get('sequences')).toBe('problem');
+    expect(states.get('login-roles')).not.toBe('ok');
+  } finally {
+    await f.source.query(`DROP ROLE ${role}`);
+  }
 });
