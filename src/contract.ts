@@ -23,6 +23,8 @@ export const MESSAGE = {
   stopReplication: 'stopReplication',
   /** Update; between parent and child also a signal. */
   resolve: 'resolve',
+  /** Update, on a database's own workflow. */
+  rehearse: 'rehearse',
   /** Query. */
   progress: 'progress',
   /** Signal from a child to its parent. */

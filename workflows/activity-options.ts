@@ -8,7 +8,7 @@ import { LIMITS } from '../src/domain/limits.ts';
  * `startToClose` says; that one only bounds a step that lives and hangs. Failures that waiting can mend are retried
  * without end: the pending activity shows attempt and reason. All others are non-retryable by type.
  */
-type Kind = 'validation' | 'probe' | 'change' | 'lane' | 'keeper' | 'cleanup';
+type Kind = 'validation' | 'probe' | 'glance' | 'change' | 'lane' | 'keeper' | 'cleanup';
 
 const patient = { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '30 seconds' } as const;
 
@@ -20,6 +20,12 @@ const KINDS = {
   },
   // Only a look for people; the next one comes by itself.
   probe: { startToCloseTimeout: '1 minute', retry: { maximumAttempts: 1 } },
+  // … and nobody waits for it to notice that it is not wanted any more.
+  glance: {
+    startToCloseTimeout: '1 minute',
+    retry: { maximumAttempts: 1 },
+    cancellationType: ActivityCancellationType.TRY_CANCEL,
+  },
   change: { startToCloseTimeout: '12 hours', retry: patient },
   // A lane or a wait: as long as the data or the operator takes.
   lane: { startToCloseTimeout: '365 days', retry: patient },
@@ -67,7 +73,7 @@ const KIND_OF: Record<keyof Activities, Kind> = {
   syncSequences: 'change',
   dropReplication: 'change',
   measure: 'probe',
-  readiness: 'probe',
+  readiness: 'glance',
   rehearseStop: 'lane',
   readReport: 'change',
   finish: 'change',

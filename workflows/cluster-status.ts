@@ -36,6 +36,7 @@ export class ClusterStatus {
         generations: 0,
         lagBytes: null,
         retainedBytes: null,
+        readiness: null,
         tables: { copied: 0, total: tables },
         bytes: { copied: 0, total: bytes },
         message: 'Waiting for its turn.',
@@ -95,7 +96,7 @@ export class ClusterStatus {
     if (known !== undefined)
       this.#progress.set(database, {
         ...known,
-        ...{ phase, message, attention: null, answers: [], lagBytes: null, retainedBytes: null },
+        ...{ phase, message, attention: null, answers: [], lagBytes: null, retainedBytes: null, readiness: null },
       });
     this.#measuredAt = new Date();
     this.#tell();

@@ -1,7 +1,8 @@
-import { CancellationScope, condition, isCancellation, workflowInfo } from '@temporalio/workflow';
+import { allHandlersFinished, CancellationScope, condition, isCancellation, workflowInfo } from '@temporalio/workflow';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import type { Migration } from '../src/domain/migration.ts';
+import { assessing } from './assessing.ts';
 import { Compensations } from './compensation.ts';
 import type { DatabaseRun } from './database-run.ts';
 import { within } from './deadline.ts';
@@ -18,7 +19,11 @@ export async function streamUntilCutOver(run: DatabaseRun, goOnAfresh: () => Pro
     status.enter('streaming', 'Every change on the source arrives on the target.');
     if (m.plan.stop.when === 'signal') {
       await watchUntil(run, () => run.stopRequested !== null || workflowInfo().continueAsNewSuggested);
-      if (run.stopRequested === null) await goOnAfresh();
+      if (run.stopRequested === null) {
+        // A rehearsal is answered by the run that was asked.
+        await condition(allHandlersFinished);
+        await goOnAfresh();
+      }
     }
     try {
       return await cutOver(run);
@@ -37,11 +42,12 @@ async function watchUntil(run: DatabaseRun, over: () => boolean): Promise<void> 
   const watched = watching.run(() =>
     run.attempt('watchReplication', `${m.database}: watch that every change is applied`, m),
   );
+  const assessed = watching.run(() => assessing(run));
   try {
-    await Promise.race([watched.then(() => condition(over)), condition(over)]);
+    await Promise.race([watched.then(() => condition(over)), condition(over), assessed]);
   } finally {
     watching.cancel();
-    await watched.catch(() => undefined);
+    await Promise.allSettled([watched, assessed]);
   }
 }
 

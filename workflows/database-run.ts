@@ -1,7 +1,7 @@
 import { CancellationScope, isCancellation, setHandler } from '@temporalio/workflow';
 import type { Activities } from '../activities/index.ts';
 import type { ResolveRequest, StopRequest } from '../src/contract.ts';
-import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
+import { asOwnFailure, readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { endsAtOnce, MigrationError } from '../src/domain/failure.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import { Compensations } from './compensation.ts';
@@ -10,6 +10,7 @@ import { DatabaseStatus } from './database-status.ts';
 import {
   databaseProgressQuery,
   DESCRIPTION,
+  rehearseUpdate,
   resolveRequestProblem,
   resolveSignal,
   resolveUpdate,
@@ -160,6 +161,22 @@ export class DatabaseRun {
       validator: (request: ResolveRequest) =>
         refuse(resolveRequestProblem(request) ?? this.#parking.refuses(request.action)),
     });
+    setHandler(
+      rehearseUpdate,
+      () =>
+        step('rehearseStop', `${this.m.database}: rehearse the stop`, this.m).catch((error: unknown) => {
+          throw asOwnFailure(error);
+        }),
+      {
+        description: DESCRIPTION.rehearse,
+        validator: () =>
+          refuse(
+            this.status.phase === 'streaming'
+              ? null
+              : `Database "${this.m.database}" is ${this.status.phase}: a stop can be rehearsed while it streams.`,
+          ),
+      },
+    );
     setHandler(databaseProgressQuery, () => this.status.progress(), { description: DESCRIPTION.progress });
   }
 }

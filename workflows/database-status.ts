@@ -12,6 +12,8 @@ import type { Measurement, Migration } from '../src/domain/migration.ts';
 import { hasEnded } from '../src/domain/phase.ts';
 import type { Phase } from '../src/domain/phase.ts';
 import type { DatabaseProgress } from '../src/domain/progress.ts';
+import type { Condition } from '../src/domain/readiness.ts';
+import { isOk } from '../src/domain/readiness.ts';
 import { databaseDetails } from './details.ts';
 import { databaseProgressSignal } from './messages.ts';
 
@@ -39,6 +41,7 @@ export class DatabaseStatus {
   #answers: ResolveAction[] = [];
   #problem: string | null = null;
   #message = '';
+  #readiness: Condition[] | null = null;
   #measured: Measurement | null;
   #toldParent = 0;
   #toldSearch = '';
@@ -107,6 +110,7 @@ export class DatabaseStatus {
     this.#countSeconds();
     this.#phase = phase;
     this.#message = message;
+    if (phase !== 'streaming') this.#readiness = null;
     this.#tell(true);
   }
 
@@ -132,6 +136,14 @@ export class DatabaseStatus {
     this.#tell(news || Date.now() - this.#toldParent >= every);
   }
 
+  /** What a cutover needs, as just looked at. The parent hears when other things are missing than before. */
+  assess(conditions: Condition[]): void {
+    const missing = (all: Condition[] | null) => all?.filter((condition) => !isOk(condition)).map(({ name }) => name);
+    const news = missing(conditions)?.join() !== missing(this.#readiness)?.join();
+    this.#readiness = conditions;
+    this.#tell(news);
+  }
+
   progress(): DatabaseProgress {
     const measured = this.#measured;
     return {
@@ -143,6 +155,7 @@ export class DatabaseStatus {
       generations: this.#generations,
       lagBytes: measured?.lagBytes ?? null,
       retainedBytes: measured?.retainedBytes ?? null,
+      readiness: this.#readiness,
       tables: measured?.tables ?? { copied: 0, total: 0 },
       bytes: measured?.bytes ?? { copied: 0, total: 0 },
       message: this.#message,
@@ -167,8 +180,13 @@ export class DatabaseStatus {
     // By the clock, so that the news of a run that follows a reset come after those of the run before it.
     this.#newsToParent = Math.max(this.#newsToParent + 1, Date.now());
     // Without its run id, which a reset of the parent changes. A parent that has ended needs no news.
+    const readiness = progress.readiness?.filter((condition) => !isOk(condition)) ?? null;
     getExternalWorkflowHandle(parent.workflowId)
-      .signal(databaseProgressSignal, { number: this.#newsToParent, progress, answersHeard: this.#answersHeard })
+      .signal(databaseProgressSignal, {
+        number: this.#newsToParent,
+        progress: { ...progress, readiness },
+        answersHeard: this.#answersHeard,
+      })
       .catch(() => undefined);
   }
 

@@ -2,6 +2,7 @@ import type { Measurement } from '../src/domain/migration.ts';
 import type { ClusterProgress, DatabaseProgress } from '../src/domain/progress.ts';
 import { formatBytes } from '../src/domain/format.ts';
 import type { Phase } from '../src/domain/phase.ts';
+import { readinessTable } from '../src/domain/readiness.ts';
 
 /** What the person who looks at this page can or must do now. */
 const NEXT: Record<Phase, string> = {
@@ -43,7 +44,9 @@ export function databaseDetails(progress: DatabaseProgress, measured: Measuremen
   ] as const;
   const table = ['| | |', '|---|---|', ...rows.map(([name, value]) => row([name, cell(value)]))].join('\n');
   const attention = progress.attention === null ? '' : `**Needs you:** ${cell(progress.attention)}\n\n`;
-  return `${attention}${table}\n\n**What to do next:** ${progress.attention === null ? NEXT[progress.phase] : RESOLVE}`;
+  const next = `**What to do next:** ${progress.attention === null ? NEXT[progress.phase] : RESOLVE}`;
+  const readiness = progress.readiness === null ? '' : `\n\n${readinessTable(progress.readiness)}`;
+  return `${attention}${table}\n\n${next}${readiness}`;
 }
 
 /** More than this many databases would not fit a page; the query has all. */

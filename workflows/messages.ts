@@ -3,6 +3,7 @@ import type { ResolveRequest, StopRequest } from '../src/contract.ts';
 import { MESSAGE } from '../src/contract.ts';
 import type { ClusterProgress, DatabaseProgress } from '../src/domain/progress.ts';
 import type { Phase } from '../src/domain/phase.ts';
+import type { Rehearsal } from '../src/domain/readiness.ts';
 
 /** The phase of each database, as last known. */
 export type Phases = Record<string, Phase>;
@@ -20,6 +21,7 @@ export const stopReplicationUpdate = defineUpdate<Phases, [request: StopRequest 
 export const resolveUpdate = defineUpdate<string, [ResolveRequest]>(MESSAGE.resolve);
 /** How the parent passes `resolve` on: a workflow cannot send an update to another. */
 export const resolveSignal = defineSignal<[ResolveRequest]>(MESSAGE.resolve);
+export const rehearseUpdate = defineUpdate<Rehearsal, []>(MESSAGE.rehearse);
 export const clusterProgressQuery = defineQuery<ClusterProgress>(MESSAGE.progress);
 export const databaseProgressQuery = defineQuery<DatabaseProgress>(MESSAGE.progress);
 export const databaseProgressSignal = defineSignal<[news: DatabaseNews]>(MESSAGE.databaseProgress);
@@ -33,6 +35,9 @@ export const DESCRIPTION = {
   resolve:
     'Answer a migration that waits for you. Input: {"database": "shop", "action": "retry"}; the action is retry, ' +
     'skip (only for steps that may be left out) or abort.',
+  rehearse:
+    'Do what a stop does, but for the fence and for whatever it changes, and answer how long each step takes. ' +
+    'While the database streams; no input.',
   internal: 'Sent by pgtransit itself, between the workflows of one migration.',
   progress: 'Phase, lag and amounts of each database, as last measured.',
 } as const;

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { MESSAGE } from '../contract.ts';
-import type { ClusterProgress } from '../domain/progress.ts';
+import type { ClusterProgress, DatabaseProgress } from '../domain/progress.ts';
+import { readinessLines } from '../domain/readiness.ts';
 import type { Secrets } from '../temporal/secrets.ts';
 import type { TemporalSession } from '../temporal/session.ts';
 import { withQueries } from '../temporal/session.ts';
@@ -39,6 +40,14 @@ const progressOf = (session: TemporalSession, { id, taskQueue }: FoundMigration)
 const render = ({ id, phase, measuredAt, attention, databases }: ClusterProgress): string =>
   [
     `${plain(id)}: ${phase}, as measured at ${measuredAt}`,
-    ...databases.map((database) => `  ${progressLine(database)}`),
+    ...databases.flatMap((database) => [`  ${progressLine(database)}`, ...readiness(database)]),
     ...(attention === null ? [] : [`Needs you; answer with \`pgtransit resolve\`: ${plain(attention)}`]),
   ].join('\n');
+
+/** The parent of the databases knows what is not ok. */
+function readiness({ readiness: missing, attention }: DatabaseProgress): string[] {
+  if (missing === null) return [];
+  // What needs a person now may be newer than the last look.
+  if (missing.length === 0) return attention === null ? ['    ready to be cut over'] : [];
+  return readinessLines(missing).map((line) => `    ${line.replace(/\S.*/, plain)}`);
+}

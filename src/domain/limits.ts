@@ -29,6 +29,8 @@ export const LIMITS = {
   /** The first and the longest pause between two measurements of a database; it doubles in between. */
   measureFirstMs: 5_000,
   measureMostMs: 300_000,
+  /** The first pause between two looks at what a cutover needs; it doubles up to `measureMostMs`. */
+  assessFirstMs: 30_000,
   /** … and the longest while retained WAL is past half of what the plan allows. Each costs a dozen events of a history. */
   measureNearLimitMs: 60_000,
   /** Times the number of databases: how often a streaming child tells its parent, whose history 50,000 events bound. */

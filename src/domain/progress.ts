@@ -1,6 +1,7 @@
 import type { ResolveAction } from '../contract.ts';
 import type { Method } from './plan.ts';
 import type { Phase } from './phase.ts';
+import type { Condition } from './readiness.ts';
 
 export interface Amount {
   copied: number;
@@ -22,6 +23,11 @@ export interface DatabaseProgress {
   lagBytes: number | null;
   /** Bytes of WAL that the slots keep on the source; null while there is no slot. */
   retainedBytes: number | null;
+  /**
+   * What a cutover needs, as last looked at while it streams, by the database's own workflow; its parent has those that
+   * are not ok. null: nobody has looked yet.
+   */
+  readiness: Condition[] | null;
   tables: Amount;
   bytes: Amount;
   message: string;

@@ -68,7 +68,7 @@ export function formatDuration(seconds: number): string {
   return `${(seconds / 3600).toFixed(1)} h`;
 }
 
-export const isReady = (conditions: readonly Condition[]): boolean => conditions.every(({ state }) => state === 'ok');
+export const isOk = ({ state }: Condition): boolean => state === 'ok';
 
 /** What needs a person first. */
 const ORDER = { problem: 0, unknown: 1, ok: 2 } as const;

@@ -1,4 +1,3 @@
-/* eslint-disable @typescript-eslint/unbound-method -- steps do not use this */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createReadinessActivities } from '../../activities/readiness.ts';
 import type { Condition, StreamSample } from '../../src/domain/readiness.ts';

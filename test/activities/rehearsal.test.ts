@@ -1,4 +1,3 @@
-/* eslint-disable @typescript-eslint/unbound-method -- steps do not use this */
 import { afterEach, expect, test } from 'vitest';
 import { createRehearsalActivities } from '../../activities/rehearsal.ts';
 import { eventually, runActivity } from '../support/copy-fixture.ts';

@@ -11,6 +11,7 @@ export const database = (name: string, other: Partial<DatabaseProgress> = {}): D
   generations: 1,
   lagBytes: null,
   retainedBytes: null,
+  readiness: null,
   tables: { copied: 3, total: 7 },
   bytes: { copied: 1_200_000_000, total: 4_000_000_000 },
   message: 'Copying 7 tables.',

@@ -84,6 +84,10 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
     createSubscription: () => Promise.resolve(),
     waitForCatchUp: () => Promise.resolve(),
     watchReplication: untilCancelled,
+    readiness: () =>
+      Promise.resolve({ conditions: [{ name: 'lag', state: 'ok', detail: 'None.', next: null }], sample: null }),
+    rehearseStop: () =>
+      Promise.resolve({ steps: [{ name: 'waitForDrain', ms: 30, estimated: false }], expectedDowntimeMs: 30 }),
     waitForGate: () => Promise.resolve(),
     fence: () => Promise.resolve(),
     unfence: () => Promise.resolve(),

@@ -5,7 +5,7 @@ import { readFailure, toApplicationFailure } from '../../src/domain/application-
 import { MigrationError } from '../../src/domain/failure.ts';
 import type { FailureType } from '../../src/domain/failure.ts';
 import { LIMITS } from '../../src/domain/limits.ts';
-import type { ClusterProgress, ClusterReport } from '../../src/domain/progress.ts';
+import type { ClusterProgress, ClusterReport, DatabaseProgress } from '../../src/domain/progress.ts';
 import { eventually, untilCancelled, withWorkers } from '../support/workflow-harness.ts';
 
 const progressOf = (handle: WorkflowHandle): Promise<ClusterProgress> => handle.query<ClusterProgress>('progress');
@@ -59,6 +59,28 @@ describe('migrateCluster', () => {
       expect(places).toEqual([...places].sort((a, b) => a - b));
       expect(places).not.toContain(-1);
       expect(calls).not.toContain('undo');
+    });
+  });
+
+  test('says while it streams what a cutover needs, and of the whole cluster what is missing', async () => {
+    const lag = { name: 'lag', state: 'ok', detail: 'None.', next: null } as const;
+    const errors = { name: 'apply-errors', state: 'problem', detail: '3 errors.', next: 'Mend `public.t`.' } as const;
+    const readiness = () => Promise.resolve({ conditions: [lag, errors], sample: null });
+    await withWorkers({ readiness }, async ({ start, client, workflowId }) => {
+      const handle = await start('migrateCluster');
+      const child = client.workflow.getHandle(`${workflowId}/shop`);
+      const parent = await eventually(
+        () => progressOf(handle),
+        (progress) => progress.databases[0]?.readiness?.length === 1,
+      );
+      expect(parent.databases[0]?.readiness).toEqual([errors]);
+      expect((await child.query<DatabaseProgress>('progress')).readiness).toEqual([lag, errors]);
+      expect(await child.executeUpdate('rehearse')).toEqual({
+        steps: [{ name: 'waitForDrain', ms: 30, estimated: false }],
+        expectedDowntimeMs: 30,
+      });
+      await handle.signal('stopReplication');
+      expect(((await handle.result()) as ClusterReport).status).toBe('done');
     });
   });
 
