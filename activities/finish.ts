@@ -6,8 +6,10 @@ import { analyzeTables } from '../src/postgres/analyze.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import type { EntryRow } from '../src/postgres/entry.ts';
 import { ENTRY_SETTINGS, lockSchemaWork, nextEntries } from '../src/postgres/entry.ts';
+import { readFence } from '../src/postgres/fence.ts';
 import { dropLedger, ledgerExists, requireOwnLedger } from '../src/postgres/ledger.ts';
 import { applyLeniently } from '../src/postgres/lenient.ts';
+import { grantsAsSql } from '../src/postgres/lock-out.ts';
 import { sqlstateOf, toMigrationError } from '../src/postgres/sqlstate.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating, openTarget, withSession } from './context.ts';
@@ -25,7 +27,12 @@ export function createFinishActivities(deps: ActivityDeps) {
     async readReport(m: Migration): Promise<WrittenReport> {
       return withSession(openTarget(deps, m, 'control'), 'reading the ledger', async (target) => {
         await requireOwnLedger(target, m);
-        return readWritten(target);
+        const written = await readWritten(target);
+        const fence = await readFence(target);
+        if (fence?.kind !== 'lock-out') return written;
+        const sql = grantsAsSql(m.database, fence);
+        const message = `On the source nobody may connect to the database any more. To let them in again: ${sql}`;
+        return { ...written, warnings: [...written.warnings, message] };
       });
     },
 

@@ -8,12 +8,12 @@ import type { ClusterInspection, DatabaseInspection, Migration, PinnedServers } 
 import type { Plan } from '../src/domain/plan.ts';
 import type { Endpoint, Session } from '../src/postgres/connection.ts';
 import { connect } from '../src/postgres/connection.ts';
-import type { ConnInfo } from '../src/postgres/conninfo.ts';
 import { databaseExists, findUserObject } from '../src/postgres/database.ts';
 import { toMigrationError } from '../src/postgres/sqlstate.ts';
 import { databasesInScope } from '../src/preflight/databases.ts';
 import { inspectOneDatabase, inspectServers, readScope, recheckDatabase } from '../src/preflight/inspect.ts';
 import type { ActivityDeps } from './context.ts';
+import { pgbouncerConsole, sourceForTarget } from './endpoints.ts';
 import { readIdentity } from '../src/postgres/identity.ts';
 import { activitySignal, heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
 
@@ -45,7 +45,15 @@ export function createInspectActivities(deps: ActivityDeps) {
         const { databases, findings } = await databasesInScope(source, plan, (database) =>
           holdsObjects(source, database, id),
         );
-        const context = { plan, source, target, databases, sourceForTarget: sourceForTarget(deps, plan), own: null };
+        const context = {
+          plan,
+          source,
+          target,
+          databases,
+          sourceForTarget: sourceForTarget(deps, plan),
+          own: null,
+          pgbouncer: pgbouncerConsole(deps, plan),
+        };
         findings.push(...(await inspectServers(context)));
         return { servers, databases, findings: capFindings(findings), searchAttributes: deps.searchAttributes };
       } catch (error) {
@@ -67,6 +75,7 @@ export function createInspectActivities(deps: ActivityDeps) {
           inspectOneDatabase({
             ...{ plan, source, target, targetExists, database },
             ...{ databases: [{ database, sourceOid, bytes }], sourceForTarget: sourceForTarget(deps, plan), own: null },
+            pgbouncer: pgbouncerConsole(deps, plan),
           }),
         );
       } catch (error) {
@@ -87,6 +96,7 @@ export function createInspectActivities(deps: ActivityDeps) {
           replication: m.method === 'replication',
           tables: await readScope(source, m.plan, m.database),
           sourceForTarget: sourceForTarget(deps, m.plan),
+          pgbouncer: pgbouncerConsole(deps, m.plan),
           own: m.id,
           rowsBudget: { ms: LIMITS.checkRowsMs },
         }),
@@ -111,11 +121,6 @@ async function pin(session: Session): Promise<PinnedServers['source']> {
   const { systemIdentifier, version } = await readIdentity(session);
   return { systemIdentifier, version };
 }
-
-const sourceForTarget = (deps: ActivityDeps, plan: Plan): ConnInfo =>
-  plan.sourceForTarget === null
-    ? deps.endpoint(plan.source, 'source').info
-    : deps.endpoint(plan.sourceForTarget, 'source', 'target-server').info;
 
 /** Both are tried, so that both sentences are said at once. */
 async function reachBoth(deps: ActivityDeps, plan: Plan, id: string): Promise<[Session, Session]> {

@@ -1,10 +1,14 @@
 import type { StreamSample, Verdict } from '../src/domain/readiness.ts';
 import type { Migration } from '../src/domain/migration.ts';
-import type { Session } from '../src/postgres/connection.ts';
+import type { ConnInfo } from '../src/postgres/conninfo.ts';
+import type { Endpoint, Session } from '../src/postgres/connection.ts';
 
 /** What a condition of readiness is judged by. Opening a server that cannot be reached throws, in each one that needs it. */
 export interface ReadinessContext {
   m: Migration;
+  /** As of the plan. */
+  sourceForTarget: ConnInfo;
+  pgbouncer: Endpoint | null;
   /** @throws MigrationError why it could not be opened */
   source: () => Session;
   target: () => Session;

@@ -271,9 +271,12 @@ export async function loginRoles({ m, source, target }: ReadinessContext): Promi
   );
 }
 
-export async function fencePossible({ m, source }: ReadinessContext): Promise<Verdict> {
-  if (m.plan.stop.fence === 'none') return ok('The plan has no fence.');
-  const seen = await fenceRights({ source: source(), plan: m.plan, database: m.database });
+export async function fencePossible(context: ReadinessContext): Promise<Verdict> {
+  const { m, source, sourceForTarget, pgbouncer } = context;
+  const { plan, database } = m;
+  if (plan.stop.fence === 'none') return ok('The plan has no fence.');
+  if (plan.stop.fence === 'external') return ok('Somebody else raises it, and says so with the update fenced.');
+  const seen = await fenceRights({ source: source(), plan, database, sourceForTarget, pgbouncer });
   const [first] = seen;
   return first === undefined
     ? ok('Our role may raise it.')

@@ -9,6 +9,7 @@ import { toMigrationError } from '../src/postgres/sqlstate.ts';
 import { readSubscriptions } from '../src/postgres/subscription.ts';
 import type { ActivityDeps } from './context.ts';
 import { activitySignal, nextPoll, openSource, openTarget } from './context.ts';
+import { pgbouncerConsole, sourceForTarget } from './endpoints.ts';
 import * as databases from './readiness-databases.ts';
 import type { ReadinessCheck, ReadinessContext } from './readiness-check.ts';
 import * as stream from './readiness-stream.ts';
@@ -69,6 +70,8 @@ export function createReadinessActivities(deps: ActivityDeps) {
       let taken: ReturnType<typeof samples> | null = null;
       const context: ReadinessContext = {
         m,
+        sourceForTarget: sourceForTarget(deps, m.plan),
+        pgbouncer: pgbouncerConsole(deps, m.plan),
         source: source.session,
         target: target.session,
         names,

@@ -8,6 +8,7 @@ import type { Session } from '../src/postgres/connection.ts';
 import { quoteLiteral } from '../src/postgres/identifier.ts';
 import { bytesUnconfirmed, emitMark, flushLsn, lsnBefore } from '../src/postgres/lag.ts';
 import { dropPublication } from '../src/postgres/publication.ts';
+import { tablesAfter } from '../src/postgres/failing-change.ts';
 import { dropSlot, freeSlot } from '../src/postgres/slot.ts';
 import {
   createSubscription as subscribe,
@@ -17,6 +18,7 @@ import {
   appliedLsn,
 } from '../src/postgres/subscription.ts';
 import { subscriptionConnInfo } from '../src/postgres/subscription-conninfo.ts';
+import { transactionsInFlight } from '../src/postgres/transaction.ts';
 import type { ActivityDeps } from './context.ts';
 import { watchErrors } from './apply-errors.ts';
 import { heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
@@ -144,11 +146,27 @@ export function createReplicationActivities(deps: ActivityDeps) {
       });
     },
 
-    /** The last thing in the source's WAL that must arrive. A second mark is only a later one. */
+    /**
+     * The last thing in the source's WAL that must arrive, after the end of what is under way now: that commits at any
+     * time, fence or not. A second mark is only a later one.
+     */
     async mark(m: Migration): Promise<{ markLsn: string }> {
-      return withSession(openSource(deps, m, 'control'), 'marking the end', async (source) => ({
-        markLsn: await emitMark(source, m.id),
-      }));
+      return withSession(openSource(deps, m, 'control'), 'marking the end', async (source) => {
+        const atFirst = new Set((await transactionsInFlight(source, m.id)).map(({ xid }) => xid));
+        let left: string[] = [];
+        await heartbeating(
+          () => ({ waitingFor: left.length === 0 ? '' : `the end of ${left.join(', ')}` }),
+          async () => {
+            for (;;) {
+              const now = (await transactionsInFlight(source, m.id)).filter(({ xid }) => atFirst.has(xid));
+              if (now.length === 0) return;
+              left = now.slice(0, LIMITS.namesInMessage).map(({ who }) => who);
+              await nextPoll(LIMITS.drainPollMs);
+            }
+          },
+        );
+        return { markLsn: await emitMark(source, m.id) };
+      });
     },
 
     async waitForDrain(m: Migration, markLsn: string): Promise<void> {
@@ -188,17 +206,19 @@ export function createReplicationActivities(deps: ActivityDeps) {
      * Bytes of row changes in published tables that were committed on the source and that the target does not have:
      * what the slots still hold after the subscriptions were disabled, without what the target has applied and had no
      * time to confirm. 0 is the proof that nothing was lost. Where the role may not see how far the target has applied,
-     * that part is counted too, so the answer is then at most too much.
+     * that part is counted too, so the answer is then at most too much. `tables`: some of those that were written to.
      */
-    async walAfterMark(m: Migration): Promise<number> {
+    async walAfterMark(m: Migration): Promise<{ bytes: number; tables: string[] }> {
       return onBoth(m, 'looking for what was written after the mark', async (source, target, names) => {
         // Decoding sees what is flushed: what the application committed asynchronously is to be seen too.
         await emitMark(source, m.id);
         await requireSlots(source, names, '0/0');
         let bytes = 0;
+        const tables = new Set<string>();
         for (const name of names) {
           // The walsender notices a moment later than the target that its worker is gone.
           await freeSlot(source, name);
+          const applied = (await appliedLsn(target, name)) ?? '0/0';
           const row = await source.one<{ bytes: number }>(
             // B carries the LSN of its commit; I, U, D, T are the messages that carry rows (manual, 55.9). Read once: what
             // is used twice is materialized.
@@ -210,11 +230,12 @@ export function createReplicationActivities(deps: ActivityDeps) {
                   AND ('x' || encode(substr(data, 2, 8), 'hex'))::bit(64)::bigint >= pg_wal_lsn_diff($3::pg_lsn, '0/0'))
              SELECT coalesce(sum(length(data)), 0)::float8 AS bytes FROM messages
               WHERE get_byte(data, 0) IN (73, 85, 68, 84) AND xid IN (SELECT xid FROM missing)`,
-            [name, `"${name}"`, (await appliedLsn(target, name)) ?? '0/0'],
+            [name, `"${name}"`, applied],
           );
           bytes += row.bytes;
+          if (row.bytes > 0) for (const table of await tablesAfter(source, name, applied)) tables.add(table);
         }
-        return bytes;
+        return { bytes, tables: [...tables].slice(0, LIMITS.namesInMessage) };
       });
     },
 

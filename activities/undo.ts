@@ -4,12 +4,13 @@ import type { Migration } from '../src/domain/migration.ts';
 import { dropExtras } from '../src/postgres/aiven-extras.ts';
 import { endSessions } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
-import { isFenced, liftFence } from '../src/postgres/fence.ts';
+import { readFence } from '../src/postgres/fence.ts';
 import type { Leftover } from '../src/postgres/leftovers.ts';
 import { dropLeftover, findLeftovers } from '../src/postgres/leftovers.ts';
 import { dropLedger, ledgerExists } from '../src/postgres/ledger.ts';
 import type { ActivityDeps } from './context.ts';
 import { openSource, openTarget, withSession } from './context.ts';
+import { lift } from './fence.ts';
 
 export function createUndoActivities(deps: ActivityDeps) {
   return {
@@ -54,8 +55,8 @@ async function dropAll(session: Session, m: Migration, kinds: readonly Leftover[
 }
 
 async function unfence(deps: ActivityDeps, m: Migration, target: Session): Promise<void> {
-  if ((await isOurs(target, m)) && (await isFenced(target)))
-    await withSession(openSource(deps, m, 'control'), 'lifting the fence', (source) => liftFence(source, target));
+  if ((await isOurs(target, m)) && (await readFence(target)) !== null)
+    await withSession(openSource(deps, m, 'control'), 'lifting the fence', (source) => lift(deps, m, source, target));
 }
 
 async function dropOurLedger(target: Session, m: Migration): Promise<void> {

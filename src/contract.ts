@@ -1,3 +1,5 @@
+import type { Fence } from './domain/plan.ts';
+
 /**
  * The wire: every name by which the outside, or a history written by an older worker, knows this program.
  * Changing one breaks running migrations.
@@ -25,10 +27,16 @@ export const MESSAGE = {
   resolve: 'resolve',
   /** Update, on a database's own workflow. */
   rehearse: 'rehearse',
+  /** Updates; between parent and child also signals. Somebody has fenced the source, or led the clients to the target. */
+  fenced: 'fenced',
+  switched: 'switched',
   /** Query. */
   progress: 'progress',
   /** Signal from a child to its parent. */
   databaseProgress: 'databaseProgress',
+  /** Signals of databases that are cut over together: how far one has come, and what its parent decides of all. */
+  cutoverVote: 'cutoverVote',
+  cutoverDecision: 'cutoverDecision',
 } as const;
 
 /** All of type Keyword. */
@@ -58,8 +66,22 @@ export const applicationName = (id: string, role: SessionRole): string => `${NAM
 export interface StopRequest {
   databases?: string[];
   reason?: string;
+  /** Instead of the plan's `stop.fence`. */
+  fence?: Fence;
   /** Instead of the plan's `stop.deadlineSeconds`. */
   deadlineSeconds?: number;
+  /** ISO 8601, with its offset from UTC: until then it streams. */
+  notBefore?: string;
+  /** All of them, or none: one that cannot be cut over puts all back. */
+  together?: boolean;
+}
+
+/** What somebody says who did by hand, or by a tool, what pgtransit waits for. */
+export interface Word {
+  /** Of the parent's: all databases that wait for it. */
+  database?: string;
+  /** Who did it, for the report. */
+  by: string;
 }
 
 export type ResolveAction = 'retry' | 'skip' | 'abort';

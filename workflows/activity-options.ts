@@ -65,6 +65,7 @@ const KIND_OF: Record<keyof Activities, Kind> = {
   waitForGate: 'lane',
   fence: 'change',
   unfence: 'cleanup',
+  resumeClients: 'change',
   mark: 'change',
   waitForDrain: 'lane',
   disableSubscriptions: 'change',

@@ -1,5 +1,4 @@
 import { WorkflowExecutionAlreadyStartedError } from '@temporalio/common';
-import type { ChildWorkflowHandle } from '@temporalio/workflow';
 import {
   ApplicationFailure,
   CancellationScope,
@@ -11,7 +10,7 @@ import {
   startChild,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { ResolveRequest, StopRequest } from '../src/contract.ts';
+import type { ResolveRequest } from '../src/contract.ts';
 import { childWorkflowId } from '../src/contract.ts';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
@@ -21,50 +20,28 @@ import type { Plan } from '../src/domain/plan.ts';
 import type { ClusterReport, DatabaseReport, RoleReport } from '../src/domain/progress.ts';
 import { capClusterReport } from '../src/domain/progress.ts';
 import type { ClusterStatus } from './cluster-status.ts';
-import { refuse } from './database-run.ts';
+import type { Child } from './cluster-stop.ts';
+import { ClusterStop } from './cluster-stop.ts';
 import { reportEveryMs } from './database-status.ts';
-import {
-  clusterProgressQuery,
-  databaseProgressSignal,
-  DESCRIPTION,
-  resolveRequestProblem,
-  resolveSignal,
-  resolveUpdate,
-  stopReplicationSignal,
-  stopReplicationUpdate,
-  stopRequestProblem,
-} from './messages.ts';
+import { clusterProgressQuery, databaseProgressSignal, DESCRIPTION, resolveSignal, resolveUpdate } from './messages.ts';
 import type { DatabaseMigrationInput, migrateDatabase } from './migrate-database.ts';
-
-type Child = ChildWorkflowHandle<typeof migrateDatabase>;
+import { refuse } from './refuse.ts';
+import { resolveRequestProblem } from './requests.ts';
 
 /** One run of `migrateCluster`: its children, and the messages that it answers. */
 export class ClusterRun {
   readonly #id = workflowInfo().workflowId;
   readonly #status: ClusterStatus;
   readonly #children = new Map<string, Child>();
-  #stop: StopRequest | null = null;
+  readonly #stop: ClusterStop;
   #searchAttributes = false;
   #refused: DatabaseReport[] = [];
 
   constructor(status: ClusterStatus) {
     this.#status = status;
+    this.#stop = new ClusterStop(status, this.#children);
     setHandler(clusterProgressQuery, () => status.progress(), { description: DESCRIPTION.progress });
     setHandler(databaseProgressSignal, (news) => status.hear(news), { description: DESCRIPTION.internal });
-    setHandler(stopReplicationSignal, (request) => this.#stopReplication(request), {
-      description: DESCRIPTION.stopReplication,
-    });
-    setHandler(
-      stopReplicationUpdate,
-      async (request) => {
-        await this.#stopReplication(request);
-        return status.phases();
-      },
-      {
-        description: DESCRIPTION.stopReplication,
-        validator: (request) => refuse(stopRequestProblem(request, status.databases())),
-      },
-    );
     setHandler(resolveUpdate, (request) => this.#resolve(request), {
       description: DESCRIPTION.resolve,
       validator: (request: ResolveRequest) => refuse(resolveRequestProblem(request) ?? this.#resolveProblem(request)),
@@ -72,8 +49,9 @@ export class ClusterRun {
   }
 
   /** `refused`: databases that fail now, since a server does not let us into them. */
-  begin(databases: DatabaseInspection[], refused: DatabaseInspection[], searchAttributes: boolean): void {
+  begin(plan: Plan, databases: DatabaseInspection[], refused: DatabaseInspection[], searchAttributes: boolean): void {
     this.#searchAttributes = searchAttributes;
+    this.#stop.begin(plan);
     this.#status.begin([...databases, ...refused], searchAttributes);
     this.#refused = refused.map(({ database, findings }) =>
       bareReport(database, 'failed', findings.map(describeFinding).join(' ')),
@@ -90,7 +68,7 @@ export class ClusterRun {
     const ended: Promise<DatabaseReport>[] = [];
     for (const { database, sourceOid, method } of databases) {
       await condition(() => this.#copying() < plan.parallelism.databases);
-      const stopRequested = this.#stop !== null && this.#isStopped(database) ? this.#stop : null;
+      const stopRequested = this.#stop.orderFor(database);
       const input: DatabaseMigrationInput = {
         plan,
         database,
@@ -110,8 +88,7 @@ export class ClusterRun {
         throw error instanceof WorkflowExecutionAlreadyStartedError ? this.#orphan(database) : error;
       });
       this.#children.set(database, child);
-      // A stop that came while the child was being started.
-      if (stopRequested === null && this.#stop !== null && this.#isStopped(database)) await this.#forwardStop(database);
+      await this.#stop.started(database, stopRequested);
       ended.push(this.#awaitReport(database, child));
     }
     // Wait for all, also when they are being cancelled: only then is everything undone.
@@ -142,12 +119,14 @@ export class ClusterRun {
     } catch (error) {
       if (isCancellation(error)) {
         this.#status.databaseEnded(database, 'cancelled', 'Cancelled.');
+        this.#stop.ended(database, `${database} was cancelled.`);
         // Only this child was cancelled: the others go on, and the report says so.
         if (!CancellationScope.current().consideredCancelled) return bareReport(database, 'cancelled', 'Cancelled.');
         throw error;
       }
       const { message } = readFailure(error);
       this.#status.databaseEnded(database, 'failed', message);
+      this.#stop.ended(database, message);
       return reportIn(error) ?? bareReport(database, 'failed', message);
     }
   }
@@ -165,30 +144,6 @@ export class ClusterRun {
 
   #copying(): number {
     return [...this.#children.keys()].filter((database) => this.#status.isCopying(database)).length;
-  }
-
-  #isStopped(database: string): boolean {
-    return this.#stop?.databases === undefined || this.#stop.databases.includes(database);
-  }
-
-  /** Buffered when early: a child that starts later is told in its input. */
-  async #stopReplication(request: StopRequest | undefined): Promise<void> {
-    if (stopRequestProblem(request, null) !== null) return;
-    this.#stop = mergeStops(this.#stop, request ?? {});
-    await Promise.all(
-      [...this.#children.keys()]
-        .filter((database) => this.#isStopped(database))
-        .map((database) => this.#forwardStop(database)),
-    );
-  }
-
-  async #forwardStop(database: string): Promise<void> {
-    if (this.#stop === null) return;
-    // A child that has closed needs no stop; Temporal reports it as not found.
-    await this.#children
-      .get(database)
-      ?.signal(stopReplicationSignal, this.#stop)
-      .catch(() => undefined);
   }
 
   #resolveProblem({ database, action }: ResolveRequest): string | null {
@@ -217,19 +172,6 @@ export class ClusterRun {
   }
 }
 
-/** Two requests ask for what either asks for. */
-function mergeStops(before: StopRequest | null, request: StopRequest): StopRequest {
-  if (before === null) return request;
-  const all = before.databases === undefined || request.databases === undefined;
-  const reason = request.reason ?? before.reason;
-  const deadlineSeconds = request.deadlineSeconds ?? before.deadlineSeconds;
-  return {
-    ...(all ? {} : { databases: [...new Set([...(before.databases ?? []), ...(request.databases ?? [])])] }),
-    ...(reason === undefined ? {} : { reason }),
-    ...(deadlineSeconds === undefined ? {} : { deadlineSeconds }),
-  };
-}
-
 function reportIn(error: unknown): DatabaseReport | null {
   const cause = error instanceof ChildWorkflowFailure ? error.cause : error;
   const report = cause instanceof ApplicationFailure ? cause.details?.[1] : undefined;
@@ -247,5 +189,6 @@ const bareReport = (database: string, status: DatabaseReport['status'], message:
   seconds: {},
   generations: 0,
   walAfterMarkBytes: null,
+  cutover: null,
   warnings: [],
 });

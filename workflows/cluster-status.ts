@@ -33,6 +33,7 @@ export class ClusterStatus {
         phase: 'preparing',
         attention: null,
         answers: [],
+        waitsFor: null,
         generations: 0,
         lagBytes: null,
         retainedBytes: null,
@@ -68,6 +69,27 @@ export class ClusterStatus {
     );
   }
 
+  /** Which wait for that word; undefined: of any database. */
+  waitingFor(word: 'fenced' | 'switched', database: string | undefined): string[] {
+    return [...this.#progress.values()]
+      .filter((progress) => progress.waitsFor === word && (database === undefined || progress.database === database))
+      .map((progress) => progress.database);
+  }
+
+  /** Of those that are named, or of all: what is replicated and has not ended, so a stop is for it. */
+  stoppable(databases: readonly string[] | undefined): string[] {
+    return [...this.#progress.values()]
+      .filter(({ database, method, phase }) => {
+        const isAsked = databases === undefined || databases.includes(database);
+        return isAsked && method === 'replication' && !hasEnded(phase);
+      })
+      .map(({ database }) => database);
+  }
+
+  phaseOf(database: string): Phase | undefined {
+    return this.#progress.get(database)?.phase;
+  }
+
   /** An answer is passed on: until the child has heard it and tells more, nothing is left to answer. */
   answered(database: string): void {
     this.#answersPassed.set(database, (this.#answersPassed.get(database) ?? 0) + 1);
@@ -96,7 +118,16 @@ export class ClusterStatus {
     if (known !== undefined)
       this.#progress.set(database, {
         ...known,
-        ...{ phase, message, attention: null, answers: [], lagBytes: null, retainedBytes: null, readiness: null },
+        ...{
+          phase,
+          message,
+          attention: null,
+          answers: [],
+          waitsFor: null,
+          lagBytes: null,
+          retainedBytes: null,
+          readiness: null,
+        },
       });
     this.#measuredAt = new Date();
     this.#tell();

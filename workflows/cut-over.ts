@@ -1,25 +1,31 @@
 import { allHandlersFinished, CancellationScope, condition, isCancellation, workflowInfo } from '@temporalio/workflow';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
-import type { Migration } from '../src/domain/migration.ts';
+import type { Fence } from '../src/domain/plan.ts';
+import type { CutoverReport } from '../src/domain/progress.ts';
 import { assessing } from './assessing.ts';
 import { Compensations } from './compensation.ts';
 import type { DatabaseRun } from './database-run.ts';
 import { within } from './deadline.ts';
 import { step } from './step.ts';
 
+export interface CutOver {
+  walAfterMarkBytes: number;
+  cutover: CutoverReport;
+}
+
 /**
- * Streams until somebody asks to stop, then stops so that nothing is lost. Returns the bytes of WAL that the source
- * wrote after the mark. A stop that fails is put back, the replication goes on, and the operator is asked.
- * `goOnAfresh` throws what continues this workflow with a fresh history: replications last for weeks.
+ * Streams until somebody asks to stop, then stops so that nothing is lost. A stop that fails is put back, the replication
+ * goes on, and the operator is asked. `goOnAfresh` throws what continues this workflow with a fresh history: replications
+ * last for weeks.
  */
-export async function streamUntilCutOver(run: DatabaseRun, goOnAfresh: () => Promise<never>): Promise<number> {
+export async function streamUntilCutOver(run: DatabaseRun, goOnAfresh: () => Promise<never>): Promise<CutOver> {
   const { m, status } = run;
   for (;;) {
     status.enter('streaming', 'Every change on the source arrives on the target.');
     if (m.plan.stop.when === 'signal') {
-      await watchUntil(run, () => run.stopRequested !== null || workflowInfo().continueAsNewSuggested);
-      if (run.stopRequested === null) {
+      await watchUntil(run, () => run.untilStopIsDue(() => workflowInfo().continueAsNewSuggested));
+      if (!run.stopIsDue()) {
         // A rehearsal is answered by the run that was asked.
         await condition(allHandlersFinished);
         await goOnAfresh();
@@ -30,24 +36,28 @@ export async function streamUntilCutOver(run: DatabaseRun, goOnAfresh: () => Pro
     } catch (error) {
       if (isCancellation(error)) throw error;
       run.forgetStop();
+      // Then the one that failed asks.
+      if (readFailure(error).type === 'PutBack') continue;
       await run.parkable(`${m.database}: cut over`, false, failOnce(error));
     }
   }
 }
 
 /** Parks while a change cannot be applied; a stop that comes then meets the same at the gate, and is put back. */
-async function watchUntil(run: DatabaseRun, over: () => boolean): Promise<void> {
+async function watchUntil(run: DatabaseRun, over: () => Promise<void>): Promise<void> {
   const { m } = run;
   const watching = new CancellationScope();
   const watched = watching.run(() =>
     run.attempt('watchReplication', `${m.database}: watch that every change is applied`, m),
   );
   const assessed = watching.run(() => assessing(run));
+  const ended = watching.run(over);
   try {
-    await Promise.race([watched.then(() => condition(over)), condition(over), assessed]);
+    // Whatever ends the watching, an operator's `skip` among it, the stop is waited for.
+    await Promise.race([watched.then(() => ended), ended, assessed]);
   } finally {
     watching.cancel();
-    await Promise.allSettled([watched, assessed]);
+    await Promise.allSettled([watched, assessed, ended]);
   }
 }
 
@@ -61,50 +71,131 @@ function failOnce(error: unknown): () => Promise<void> {
   };
 }
 
-async function cutOver(run: DatabaseRun): Promise<number> {
+/** One attempt: what it does, how long each step takes, and what puts it back. */
+interface Attempt {
+  run: DatabaseRun;
+  fence: Fence;
+  fencedBy: string | null;
+  putBack: Compensations;
+  /** As it says of itself. */
+  current: string;
+  steps: CutoverReport['steps'];
+  next: typeof step;
+}
+
+function begin(run: DatabaseRun, fence: Fence): Attempt {
+  const attempt: Attempt = {
+    ...{ run, fence, fencedBy: null, putBack: new Compensations(), current: '', steps: [] },
+    next: (name, summary, ...args) => timed(attempt, name, summary, step(name, summary, ...args)),
+  };
+  return attempt;
+}
+
+async function timed<T>(attempt: Attempt, name: string, summary: string, work: Promise<T>): Promise<T> {
+  attempt.current = summary;
+  const began = Date.now();
+  const result = await work;
+  attempt.steps.push({ name, ms: Date.now() - began });
+  return result;
+}
+
+async function cutOver(run: DatabaseRun): Promise<CutOver> {
   const { m, status } = run;
   const { database, plan } = m;
-  const putBack = new Compensations();
-  const reason = run.stopRequested?.reason;
-  status.enter('stopping', `Cutting over${reason === undefined ? '' : ` (${reason})`}.`);
+  const stop = run.stopRequested ?? {};
+  const attempt = begin(run, stop.fence ?? plan.stop.fence);
+  const { fence, putBack, next } = attempt;
+  status.enter('stopping', `Cutting over${stop.reason === undefined ? '' : ` (${stop.reason})`}.`);
   try {
-    await step(
+    const { maxLagBytes } = plan.stop;
+    await next(
       'waitForGate',
-      `${database}: wait until the target is at most ${plan.stop.maxLagBytes} bytes behind`,
+      `${database}: wait until the target is at most ${maxLagBytes} bytes behind`,
       m,
-      plan.stop.maxLagBytes,
+      maxLagBytes,
     );
-    // Without a fence nobody waits for the cutover to end.
-    if (plan.stop.fence === 'none') return await drainAndCarryOver(m, putBack, step);
-    const seconds = run.stopRequested?.deadlineSeconds ?? plan.stop.deadlineSeconds;
-    let current = '';
-    const noted: typeof step = (name, summary, ...args) => {
-      current = summary;
-      return step(name, summary, ...args);
-    };
-    return await within(
-      seconds,
-      `${database}: until writers are let in again`,
-      async () => {
-        putBack.add('lift the fence on the source', () => step('unfence', `${database}: let writers in again`, m));
-        await noted('fence', `${database}: make the source read-only and end its writers' sessions`, m);
-        return drainAndCarryOver(m, putBack, noted);
-      },
-      () => deadlinePassed(seconds, current),
-    );
+    await run.agree('ready');
+    const seconds = stop.deadlineSeconds ?? plan.stop.deadlineSeconds;
+    const walAfterMarkBytes =
+      // Without a fence nobody waits for the cutover to end.
+      fence === 'none'
+        ? await drainAndCarryOver(attempt)
+        : await within(
+            seconds,
+            `${database}: until writers are let in again`,
+            async () => {
+              await putUpFence(attempt);
+              return drainAndCarryOver(attempt);
+            },
+            () => deadlinePassed(seconds, attempt.current),
+          );
+    await run.agree('drained');
+    const { fencedBy, steps } = attempt;
+    const openedAt = new Date().toISOString();
+    return { walAfterMarkBytes, cutover: { fence, fencedBy, steps, openedAt, switchedAt: null, switchedBy: null } };
   } catch (error) {
     const failures = await putBack.run();
     if (isCancellation(error)) {
       run.warnings.push(...failures);
       throw error;
     }
-    const outcome =
-      failures.length === 0
-        ? 'The cutover was put back, and the replication goes on.'
-        : `Not everything could be put back: ${failures.join(' ')}`;
+    const outcome = outcomeOf(attempt, failures);
     status.enter('streaming', outcome);
-    throw withOutcome(error, outcome);
+    const failure = withOutcome(error, outcome);
+    await run.disagree(failure.message);
+    throw failure;
   }
+}
+
+async function putUpFence(attempt: Attempt): Promise<void> {
+  const { run, fence, putBack, next } = attempt;
+  const { m } = run;
+  const { database } = m;
+  if (fence === 'none') return;
+  if (fence !== 'external') {
+    putBack.add('lift the fence on the source', () => step('unfence', `${database}: let writers in again`, m));
+    await next('fence', FENCING[fence](database), m, fence);
+    return;
+  }
+  const waiting = run.waitForWord(
+    'fenced',
+    'Keep writers out of the source, then send the update fenced; that is waited for until the deadline.',
+  );
+  attempt.fencedBy = await timed(attempt, 'fence', `${database}: wait for the update fenced`, waiting);
+}
+
+const FENCING = {
+  'read-only': (database: string) => `${database}: make the source read-only and end its writers' sessions`,
+  'lock-out': (database: string) => `${database}: let nobody connect to the source and end all sessions`,
+  pgbouncer: (database: string) => `${database}: pause the clients in PgBouncer`,
+} as const;
+
+/** Everything between the last write and the end of the replication. Returns bytes of WAL that were not carried over. */
+async function drainAndCarryOver({ run, fence, putBack, next }: Attempt): Promise<number> {
+  const { m } = run;
+  const { database } = m;
+  const { markLsn } = await next('mark', `${database}: mark the end in the source's WAL`, m);
+  await next('waitForDrain', `${database}: wait until the target has confirmed ${markLsn}`, m, markLsn);
+  putBack.add('enable the subscriptions again', () => step('enableSubscriptions', `${database}: go on replicating`, m));
+  await next('disableSubscriptions', `${database}: disable the subscriptions and wait for their workers`, m);
+  await next('syncSequences', `${database}: carry the sequences over`, m);
+  const after = await next('walAfterMark', `${database}: see what was written after the mark`, m);
+  if (fence === 'none' || after.bytes === 0) return after.bytes;
+  const tables = after.tables.length === 0 ? '' : `, to ${after.tables.join(', ')}`;
+  throw toApplicationFailure(
+    new MigrationError(
+      'FenceBroken',
+      `Somebody wrote ${after.bytes} bytes to database "${database}" on the source behind the fence${tables}.`,
+      { object: after.tables[0] ?? database },
+    ),
+  );
+}
+
+function outcomeOf({ fence, fencedBy }: Attempt, failures: readonly string[]): string {
+  if (failures.length > 0) return `Not everything could be put back: ${failures.join(' ')}`;
+  const external =
+    fence === 'external' && fencedBy !== null ? ` The fence that ${fencedBy} put up is theirs to lift.` : '';
+  return `The cutover was put back, and the replication goes on.${external}`;
 }
 
 function withOutcome(error: unknown, outcome: string): Error {
@@ -114,21 +205,10 @@ function withOutcome(error: unknown, outcome: string): Error {
   );
 }
 
-/** Everything between the last write and the end of the replication; `putBack` gets what undoes it. */
-async function drainAndCarryOver(m: Migration, putBack: Compensations, next: typeof step): Promise<number> {
-  const { database } = m;
-  const { markLsn } = await next('mark', `${database}: mark the end in the source's WAL`, m);
-  await next('waitForDrain', `${database}: wait until the target has confirmed ${markLsn}`, m, markLsn);
-  putBack.add('enable the subscriptions again', () => step('enableSubscriptions', `${database}: go on replicating`, m));
-  await next('disableSubscriptions', `${database}: disable the subscriptions and wait for their workers`, m);
-  await next('syncSequences', `${database}: carry the sequences over`, m);
-  return next('walAfterMark', `${database}: see what was written after the mark`, m);
-}
-
 const deadlinePassed = (seconds: number, current: string): Error =>
   toApplicationFailure(
     new MigrationError(
       'DeadlinePassed',
-      `The cutover was not done ${seconds} s after the fence went up. It had come to the step "${current}".`,
+      `The cutover was not done ${seconds} s after the fence began to go up. It had come to the step "${current}".`,
     ),
   );

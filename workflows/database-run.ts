@@ -1,9 +1,10 @@
-import { CancellationScope, isCancellation, setHandler } from '@temporalio/workflow';
+import { CancellationScope, condition, isCancellation, setHandler } from '@temporalio/workflow';
 import type { Activities } from '../activities/index.ts';
-import type { ResolveRequest, StopRequest } from '../src/contract.ts';
-import { asOwnFailure, readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
-import { endsAtOnce, MigrationError } from '../src/domain/failure.ts';
+import type { ResolveRequest } from '../src/contract.ts';
+import { asOwnFailure, readFailure } from '../src/domain/application-failure.ts';
+import { endsAtOnce } from '../src/domain/failure.ts';
 import type { Migration } from '../src/domain/migration.ts';
+import { Agreement } from './agreement.ts';
 import { Compensations } from './compensation.ts';
 import type { CarriedStatus } from './database-status.ts';
 import { DatabaseStatus } from './database-status.ts';
@@ -11,15 +12,17 @@ import {
   databaseProgressQuery,
   DESCRIPTION,
   rehearseUpdate,
-  resolveRequestProblem,
   resolveSignal,
   resolveUpdate,
   stopReplicationSignal,
   stopReplicationUpdate,
-  stopRequestProblem,
 } from './messages.ts';
+import type { StopOrder } from './messages.ts';
 import { Parking } from './parking.ts';
+import { refuse } from './refuse.ts';
+import { fenceProblem, resolveRequestProblem, stopRequestProblem } from './requests.ts';
 import { step } from './step.ts';
+import { Words } from './words.ts';
 
 /** Steps that an operator may leave out; a copy or a drain is never among them. */
 const SKIPPABLE: readonly (keyof Activities)[] = ['refreshMaterializedViews'];
@@ -37,23 +40,64 @@ export class DatabaseRun {
   readonly compensations = new Compensations();
   readonly warnings: string[];
   readonly #parking: Parking;
-  #stop: StopRequest | null = null;
+  readonly #agreement: Agreement;
+  readonly #words: Words;
+  #stop: StopOrder | null = null;
 
   constructor(
     m: Migration,
-    options: { searchAttributes: boolean; reportEveryMs: number; stopRequested: StopRequest | null },
+    options: { searchAttributes: boolean; reportEveryMs: number; stopRequested: StopOrder | null },
     carried: CarriedRun | null,
   ) {
     this.m = m;
     this.warnings = [...(carried?.warnings ?? [])];
     this.status = new DatabaseStatus(m, options, carried?.status ?? null);
     this.#parking = new Parking((sentence, answers) => this.status.park(sentence, answers));
+    this.#agreement = new Agreement(m.database);
+    this.#words = new Words(m.database, this.status);
     this.#stop = options.stopRequested;
     this.#answerMessages();
   }
 
-  get stopRequested(): StopRequest | null {
+  get stopRequested(): StopOrder | null {
     return this.#stop;
+  }
+
+  /** Whether one is asked for, and its time has come. */
+  stopIsDue(): boolean {
+    return this.#stop !== null && msUntil(this.#stop) <= 0;
+  }
+
+  /** … or something else. */
+  async untilStopIsDue(other: () => boolean): Promise<void> {
+    while (!this.stopIsDue() && !other()) {
+      const stop = this.#stop;
+      const changed = () => this.#stop !== stop || other();
+      if (stop === null) await condition(changed);
+      else {
+        this.status.enter('streaming', `Every change arrives on the target. It is cut over at ${stop.notBefore}.`);
+        await condition(changed, msUntil(stop));
+      }
+    }
+  }
+
+  /** Where several databases are cut over together: waits until all have come so far. */
+  async agree(vote: 'ready' | 'drained'): Promise<void> {
+    const round = this.#stop?.round;
+    if (round === undefined) return;
+    this.status.enter('stopping', `Is ${vote}, and waits for the databases that are cut over with it.`);
+    await this.#agreement.reach(round, vote);
+  }
+
+  /** … and where this one cannot, puts the others back. Before `forgetStop`. */
+  async disagree(reason: string): Promise<void> {
+    const round = this.#stop?.round;
+    if (round !== undefined) await this.#agreement.refuse(round, reason);
+  }
+
+  /** Waits until somebody says that they have done it, and returns who. */
+  waitForWord(name: 'fenced' | 'switched', sentence: string): Promise<string> {
+    return this.#words.waitFor(name, sentence);
   }
 
   carry(): CarriedRun {
@@ -130,14 +174,19 @@ export class DatabaseRun {
   }
 
   #answerMessages(): void {
-    const stop = (request: StopRequest | undefined) => {
+    const stop = (order: StopOrder | undefined) => {
+      const { round, ...request } = order ?? {};
       // Nobody validates a signal; one that makes no sense does not cut over.
-      if (stopRequestProblem(request, null) === null) this.#stop ??= request ?? {};
+      if (stopRequestProblem(request, null) !== null) return;
+      // What was asked for later counts, until it is being done.
+      if (this.status.phase !== 'stopping') this.#stop = { ...request, ...(round !== undefined && { round }) };
     };
-    const knowsStop = (request: StopRequest | undefined): string | null => {
+    const knowsStop = (request: StopOrder | undefined): string | null => {
       if (this.m.method !== 'replication')
         return `Database "${this.m.database}" is not replicated: there is nothing to stop.`;
-      return stopRequestProblem(request, [this.m.database]);
+      if (request?.together === true)
+        return 'Send a stop of several databases together to the workflow of all of them.';
+      return stopRequestProblem(request, [this.m.database]) ?? fenceProblem(this.m.plan, request ?? {});
     };
     setHandler(stopReplicationSignal, stop, { description: DESCRIPTION.stopReplication });
     setHandler(
@@ -148,7 +197,7 @@ export class DatabaseRun {
       },
       {
         description: DESCRIPTION.stopReplication,
-        validator: (request: StopRequest | undefined) => refuse(knowsStop(request)),
+        validator: (request: StopOrder | undefined) => refuse(knowsStop(request)),
       },
     );
     const answer = (request: ResolveRequest) => {
@@ -181,7 +230,6 @@ export class DatabaseRun {
   }
 }
 
-/** An update that makes no sense is refused before it enters the history. */
-export function refuse(problem: string | null): void {
-  if (problem !== null) throw toApplicationFailure(new MigrationError('InvalidRequest', problem));
-}
+/** 0 or less: now. */
+const msUntil = ({ notBefore }: StopOrder): number =>
+  notBefore === undefined ? 0 : Date.parse(notBefore) - Date.now();

@@ -39,6 +39,8 @@ export class DatabaseStatus {
   #phaseSince = Date.now();
   #parked: string | null = null;
   #answers: ResolveAction[] = [];
+  #waitsFor: DatabaseProgress['waitsFor'] = null;
+  #asked: string | null = null;
   #problem: string | null = null;
   #message = '';
   #readiness: Condition[] | null = null;
@@ -126,6 +128,13 @@ export class DatabaseStatus {
     this.#tell(true);
   }
 
+  /** While somebody outside has to do something and say so; `sentence` tells what. */
+  waitFor(name: DatabaseProgress['waitsFor'], sentence: string | null): void {
+    this.#waitsFor = name;
+    this.#asked = sentence;
+    this.#tell(true);
+  }
+
   /** `null`: the measurement itself failed, and `problem` says why. */
   measure(measured: Measurement | null, problem: string | null): void {
     const news = problem !== this.#problem;
@@ -150,8 +159,9 @@ export class DatabaseStatus {
       database: this.#m.database,
       method: this.#m.method,
       phase: this.#phase,
-      attention: this.#parked ?? this.#problem,
+      attention: this.#parked ?? this.#asked ?? this.#problem,
       answers: this.#answers,
+      waitsFor: this.#waitsFor,
       generations: this.#generations,
       lagBytes: measured?.lagBytes ?? null,
       retainedBytes: measured?.retainedBytes ?? null,

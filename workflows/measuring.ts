@@ -21,7 +21,7 @@ export async function measure(run: DatabaseRun): Promise<void> {
  * Measures beside the steps, from often to rarely, until `work` is over, also while it is parked; and ends it before the
  * WAL that waits for it fills the source's disk. A cutover is let come to its end: that frees the WAL as well.
  */
-export async function measuring(run: DatabaseRun, work: () => Promise<void>): Promise<void> {
+export async function measuring<T>(run: DatabaseRun, work: () => Promise<T>): Promise<T> {
   const { m, status } = run;
   const looking = new CancellationScope();
   const working = new CancellationScope();
@@ -45,7 +45,7 @@ export async function measuring(run: DatabaseRun, work: () => Promise<void>): Pr
     if (!isCancellation(error)) throw error;
   });
   try {
-    await working.run(work);
+    return await working.run(work);
   } catch (error) {
     throw tooMuch ?? error;
   } finally {

@@ -1,5 +1,5 @@
 import { defineQuery, defineSignal, defineUpdate } from '@temporalio/workflow';
-import type { ResolveRequest, StopRequest } from '../src/contract.ts';
+import type { ResolveRequest, StopRequest, Word } from '../src/contract.ts';
 import { MESSAGE } from '../src/contract.ts';
 import type { ClusterProgress, DatabaseProgress } from '../src/domain/progress.ts';
 import type { Phase } from '../src/domain/phase.ts';
@@ -16,11 +16,34 @@ export interface DatabaseNews {
   answersHeard: number;
 }
 
-export const stopReplicationSignal = defineSignal<[request: StopRequest | undefined]>(MESSAGE.stopReplication);
+/** What the parent asks a child: `round` numbers a cutover of several databases together. */
+export type StopOrder = StopRequest & { round?: number };
+
+/** `ready`: to put up its fence; `drained`: to open the target; `put-back`: it could not, or may not. */
+export interface CutoverVote {
+  database: string;
+  round: number;
+  vote: 'ready' | 'drained' | 'put-back';
+  reason: string;
+}
+
+export interface CutoverDecision {
+  round: number;
+  decision: 'fence' | 'open' | 'put-back';
+  reason: string;
+}
+
+export const stopReplicationSignal = defineSignal<[request: StopOrder | undefined]>(MESSAGE.stopReplication);
 export const stopReplicationUpdate = defineUpdate<Phases, [request: StopRequest | undefined]>(MESSAGE.stopReplication);
 export const resolveUpdate = defineUpdate<string, [ResolveRequest]>(MESSAGE.resolve);
 /** How the parent passes `resolve` on: a workflow cannot send an update to another. */
 export const resolveSignal = defineSignal<[ResolveRequest]>(MESSAGE.resolve);
+export const fencedUpdate = defineUpdate<string, [Word]>(MESSAGE.fenced);
+export const fencedSignal = defineSignal<[Word]>(MESSAGE.fenced);
+export const switchedUpdate = defineUpdate<string, [Word]>(MESSAGE.switched);
+export const switchedSignal = defineSignal<[Word]>(MESSAGE.switched);
+export const cutoverVoteSignal = defineSignal<[CutoverVote]>(MESSAGE.cutoverVote);
+export const cutoverDecisionSignal = defineSignal<[CutoverDecision]>(MESSAGE.cutoverDecision);
 export const rehearseUpdate = defineUpdate<Rehearsal, []>(MESSAGE.rehearse);
 export const clusterProgressQuery = defineQuery<ClusterProgress>(MESSAGE.progress);
 export const databaseProgressQuery = defineQuery<DatabaseProgress>(MESSAGE.progress);
@@ -31,7 +54,11 @@ export const DESCRIPTION = {
   stopReplication:
     'Cut over: wait until the target has everything, carry the sequences over, end the replication. ' +
     'Input: {} for all databases, or {"databases": ["shop"], "reason": "…"}. Stop the application\'s writes first, ' +
-    'unless the plan has a fence: then "deadlineSeconds" says how long writers may be kept out before it is put back.',
+    'unless there is a fence (of the plan, or "fence"): then "deadlineSeconds" says how long writers may be kept out before ' +
+    'it is put back. "notBefore": a time to wait for; "together": all databases or none.',
+  fenced:
+    'Say that writers are kept out of the source, which a stop with the fence "external" waits for. Input: {"by": "…"}.',
+  switched: 'Say that the clients are led to the target, which the end of the cutover waits for. Input: {"by": "…"}.',
   resolve:
     'Answer a migration that waits for you. Input: {"database": "shop", "action": "retry"}; the action is retry, ' +
     'skip (only for steps that may be left out) or abort.',
@@ -41,36 +68,3 @@ export const DESCRIPTION = {
   internal: 'Sent by pgtransit itself, between the workflows of one migration.',
   progress: 'Phase, lag and amounts of each database, as last measured.',
 } as const;
-
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
-
-const isDeadline = (value: unknown): boolean =>
-  typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= 86_400;
-
-/** What is wrong with a stop request, as a sentence; null when nothing is. */
-export function stopRequestProblem(request: unknown, known: readonly string[] | null): string | null {
-  if (request === undefined || request === null) return null;
-  if (!isRecord(request))
-    return 'stopReplication takes one JSON object, e.g. {"databases": ["shop"], "reason": "cutover"}.';
-  const unknownField = Object.keys(request).find((key) => !['databases', 'reason', 'deadlineSeconds'].includes(key));
-  if (unknownField !== undefined) return `stopReplication has no field "${unknownField}".`;
-  const { databases, reason, deadlineSeconds } = request;
-  if (deadlineSeconds !== undefined && !isDeadline(deadlineSeconds))
-    return 'The field "deadlineSeconds" of stopReplication must be a whole number from 1 to 86400.';
-  if (reason !== undefined && typeof reason !== 'string')
-    return 'The field "reason" of stopReplication must be a text.';
-  if (databases === undefined) return null;
-  if (!Array.isArray(databases) || !databases.every((name) => typeof name === 'string'))
-    return 'The field "databases" of stopReplication must be a list of names.';
-  const stranger = known === null ? undefined : databases.find((name) => !known.includes(name));
-  return stranger === undefined ? null : `This migration has no database "${stranger}".`;
-}
-
-export function resolveRequestProblem(request: unknown): string | null {
-  const usage = 'resolve takes {"action": "retry", "skip" or "abort", "database": optional}.';
-  if (!isRecord(request)) return usage;
-  const { action, database } = request;
-  if (action !== 'retry' && action !== 'skip' && action !== 'abort') return usage;
-  return database !== undefined && typeof database !== 'string' ? usage : null;
-}

@@ -13,7 +13,7 @@ export async function migrateCluster(input?: unknown): Promise<ClusterReport> {
   try {
     const plan = readPlan(input);
     const { servers, databases, refused, searchAttributes } = await validate(plan);
-    cluster.begin(databases, refused, searchAttributes);
+    cluster.begin(plan, databases, refused, searchAttributes);
 
     const roles = await step('migrateRoles', 'create the roles that the target lacks', {
       plan,

@@ -5,10 +5,11 @@ import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration, PinnedServers } from '../src/domain/migration.ts';
 import { migrationId } from '../src/domain/migration-id.ts';
-import type { Method, Plan } from '../src/domain/plan.ts';
+import type { Fence, Method, Plan } from '../src/domain/plan.ts';
 import { parsePlan } from '../src/domain/plan.ts';
-import type { DatabaseReport } from '../src/domain/progress.ts';
+import type { CutoverReport, DatabaseReport } from '../src/domain/progress.ts';
 import { capDatabaseReport } from '../src/domain/progress.ts';
+import type { CutOver } from './cut-over.ts';
 import { streamUntilCutOver } from './cut-over.ts';
 import type { CarriedRun } from './database-run.ts';
 import { DatabaseRun } from './database-run.ts';
@@ -72,23 +73,24 @@ async function migrate(run: DatabaseRun, input: DatabaseMigrationInput): Promise
   );
   if (!streams) await step('createDatabase', `${database}: create the database on the target`, m);
 
-  let walAfterMarkBytes: number | null = null;
-  if (m.method === 'schema-only') await copySchemaOnly(run);
-  else
-    await measuring(run, async () => {
-      if (!streams) await copyDatabase(run);
-      if (m.method !== 'replication') return;
-      if (!streams) await subscribe(run);
-      walAfterMarkBytes = await streamUntilCutOver(run, () =>
-        // It goes on because nobody asks for a stop: one of the start was put back since.
-        continueAsNew<typeof migrateDatabase>({ ...input, stopRequested: null, carried: run.carry() }),
-      );
-    });
+  const cutOver =
+    m.method === 'schema-only'
+      ? await copySchemaOnly(run)
+      : await measuring(run, async () => {
+          if (!streams) await copyDatabase(run);
+          if (m.method !== 'replication') return null;
+          if (!streams) await subscribe(run);
+          return streamUntilCutOver(run, () =>
+            continueAsNew<typeof migrateDatabase>({ ...input, stopRequested: run.stopRequested, carried: run.carry() }),
+          );
+        });
 
-  status.enter('finishing', 'Restoring the last settings.');
+  status.enter('finishing', cutOver === null ? 'Restoring the last settings.' : 'The target can be written to.');
   const written = await run.attempt('readReport', `${database}: read what was done, for the report`, m);
-  if (m.method === 'replication')
+  if (cutOver !== null) {
     await run.attempt('dropReplication', `${database}: drop subscription, slot and publication`, m);
+    await leadClientsOver(run, cutOver.cutover);
+  }
   const finished = await run.attempt(
     'finish',
     `${database}: analyze, drop the bookkeeping, restore database settings`,
@@ -101,18 +103,19 @@ async function migrate(run: DatabaseRun, input: DatabaseMigrationInput): Promise
     database,
     method: m.method,
     status: 'done',
-    message: doneMessage(m, tables, rows, walAfterMarkBytes),
+    message: doneMessage(m, tables, rows, cutOver),
     tables,
     rows,
     bytes,
     seconds: {},
     generations: run.status.generations,
-    walAfterMarkBytes,
+    walAfterMarkBytes: cutOver?.walAfterMarkBytes ?? null,
+    cutover: cutOver?.cutover ?? null,
     warnings: [...warnings, ...(finished?.warnings ?? []), ...run.warnings],
   });
 }
 
-async function copySchemaOnly(run: DatabaseRun): Promise<void> {
+async function copySchemaOnly(run: DatabaseRun): Promise<null> {
   const { m } = run;
   await run.attempt('copySchema', `${m.database}: copy the schema`, m, FIRST);
   await run.attempt(
@@ -120,6 +123,7 @@ async function copySchemaOnly(run: DatabaseRun): Promise<void> {
     `${m.database}: restore indexes, constraints, triggers, owners and grants`,
     m,
   );
+  return null;
 }
 
 /** All rows, with every index and constraint. */
@@ -225,19 +229,42 @@ async function sideBySide(...parts: (() => Promise<void>)[]): Promise<void> {
   if (reasons.length > 0) throw reasons.find((reason) => !isCancellation(reason)) ?? reasons[0];
 }
 
-function doneMessage(m: Migration, tables: number, rows: number, walAfterMarkBytes: number | null): string {
+/** Past the point of no return. Clients that PgBouncer holds go on when it leads to the target. */
+async function leadClientsOver(run: DatabaseRun, cutover: CutoverReport): Promise<void> {
+  const { m } = run;
+  const areHeld = cutover.fence === 'pgbouncer';
+  if (!areHeld && !m.plan.stop.awaitSwitch) return;
+  const held = areHeld ? ' PgBouncer holds them: change its configuration and RELOAD it;' : '';
+  cutover.switchedBy = await run.waitForWord(
+    'switched',
+    `Lead the clients of ${m.database} to the target.${held} Then send the update switched.`,
+  );
+  cutover.switchedAt = new Date().toISOString();
+  if (areHeld) await run.attempt('resumeClients', `${m.database}: let the clients go on in PgBouncer`, m);
+}
+
+function doneMessage(m: Migration, tables: number, rows: number, cutOver: CutOver | null): string {
   const what =
     m.method === 'schema-only'
       ? 'The schema was copied, without rows.'
       : `${tables} tables with ${rows} rows were copied.`;
-  if (walAfterMarkBytes === null) return what;
+  if (cutOver === null) return what;
   const after =
-    walAfterMarkBytes === 0
+    cutOver.walAfterMarkBytes === 0
       ? 'Nothing was written to the source after the mark.'
-      : `The source wrote ${walAfterMarkBytes} bytes of WAL after the mark; rows among them are not on the target.`;
-  const fence = m.plan.stop.fence === 'read-only' ? ' The source is still read-only.' : '';
-  return `${what} Then every change followed until the cutover. ${after}${fence}`;
+      : `The source wrote ${cutOver.walAfterMarkBytes} bytes of WAL after the mark; rows among them are not on the target.`;
+  return [what, 'Then every change followed until the cutover.', after, STILL_FENCED[cutOver.cutover.fence]]
+    .filter((sentence) => sentence !== '')
+    .join(' ');
 }
+
+const STILL_FENCED: Record<Fence, string> = {
+  none: '',
+  'read-only': 'The source is still read-only.',
+  'lock-out': 'The source still lets nobody connect.',
+  pgbouncer: '',
+  external: 'The fence on the source is still up, unless who put it up has lifted it.',
+};
 
 /** Undoes everything, and returns the failure or cancellation to end with, with the report in its details. */
 async function undone(run: DatabaseRun, error: unknown): Promise<unknown> {
@@ -258,6 +285,7 @@ async function undone(run: DatabaseRun, error: unknown): Promise<unknown> {
     seconds: status.seconds(),
     generations: status.generations,
     walAfterMarkBytes: null,
+    cutover: null,
     warnings: [...run.warnings, ...leftovers],
   });
   if (cancelled) return error;

@@ -1,5 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
-import type { Plan } from '../domain/plan.ts';
+import type { Fence, Plan } from '../domain/plan.ts';
 import { collect, splitList, splitNames } from './name-list.ts';
 import { wholeNumber } from './whole-number.ts';
 
@@ -26,7 +26,7 @@ export interface PgFlags {
   mangle: boolean;
   maxReplicationLag?: number;
   stopReplication: boolean;
-  fence: boolean;
+  fence?: Fence;
   validate: boolean;
   json: boolean;
   reportFile?: string;
@@ -44,7 +44,7 @@ export interface PgFlags {
 const DEFAULTS = {
   ...{ filteredDb: [], excludedRoles: [], excludedExtensions: [], withTable: [], skipTable: [] },
   ...{ replicateExtensionTables: true, forceMethod: 'auto', dbsMaxTotalSize: -1 },
-  ...{ skipDbVersionCheck: false, mangle: false, stopReplication: false, fence: false, validate: false, json: false },
+  ...{ skipDbVersionCheck: false, mangle: false, stopReplication: false, validate: false, json: false },
   ...{ showPasswords: false, verbose: false, debug: false, yes: false, again: false, detach: false },
 } as const;
 
@@ -159,7 +159,11 @@ function end(command: Command): void {
       ).argParser(wholeNumber(-1)),
     )
     .option('--stop-replication', 'stop when the target has caught up; without it changes stream until `stop`')
-    .option('--fence', 'before stopping, make the source databases read-only and end their sessions');
+    .addOption(
+      new Option('--fence [kind]', 'keep writers out of the source databases while stopping')
+        .choices(['read-only', 'lock-out', 'external'])
+        .preset('read-only'),
+    );
 }
 
 function answers(command: Command): void {

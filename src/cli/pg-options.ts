@@ -94,7 +94,7 @@ function readPlan(flags: PgFlags, servers: PgServers): Plan {
       stop: {
         when: flags.stopReplication ? 'caught-up' : 'signal',
         maxLagBytes: lagOf(flags) ?? 0,
-        fence: flags.fence ? 'read-only' : 'none',
+        fence: flags.fence ?? 'none',
       },
       parallelism: {
         ...(flags.jobs !== undefined && { copy: flags.jobs }),
@@ -116,7 +116,7 @@ function refuseContradictions(flags: PgFlags): void {
       '--stop-replication needs a --max-replication-lag of 0 or more; leave it out for 0.',
     ],
     [
-      flags.fence && (method === 'dump' || method === 'schema-only'),
+      flags.fence !== undefined && (method === 'dump' || method === 'schema-only'),
       '--fence belongs to the end of a replication, and --force-method rules that out.',
     ],
     [flags.validate && flags.detach, '--validate answers in seconds, so it cannot be combined with --detach.'],

@@ -14,6 +14,7 @@ import { resolveCommand } from './resolve.ts';
 import { statusCommand } from './status.ts';
 import { stopCommand } from './stop.ts';
 import { watchCommand } from './watch.ts';
+import { fencedCommand, switchedCommand } from './word.ts';
 import { workerCommand } from './worker.ts';
 
 const HELP = `
@@ -49,6 +50,8 @@ export function buildProgram(secrets: Secrets): Command {
     statusCommand,
     watchCommand,
     stopCommand,
+    fencedCommand,
+    switchedCommand,
     resolveCommand,
     cancelCommand,
     listCommand,

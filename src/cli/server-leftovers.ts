@@ -2,7 +2,7 @@ import { LEDGER_SCHEMA, NAME_PREFIX } from '../contract.ts';
 import { dropExtras } from '../postgres/aiven-extras.ts';
 import type { Endpoint, Session } from '../postgres/connection.ts';
 import { connect } from '../postgres/connection.ts';
-import { isFenced, liftFence } from '../postgres/fence.ts';
+import { fenceName, liftFence, readFence } from '../postgres/fence.ts';
 import { readIdentity } from '../postgres/identity.ts';
 import { dropLedger } from '../postgres/ledger.ts';
 import type { Leftover } from '../postgres/leftovers.ts';
@@ -64,8 +64,8 @@ async function searchDatabase(session: Session, server: Server, database: string
   if (owner === null) return found;
   const { id, workflowId } = owner === 'unreadable' ? { id: null, workflowId: null } : owner;
   const ledger = { id, workflowId, database, pid: null };
-  if (id !== null && (await isFenced(session)))
-    found.push({ ...ledger, kind: 'fence', name: 'default_transaction_read_only', server: otherThan(server) });
+  const fence = id === null ? null : await readFence(session);
+  if (fence !== null) found.push({ ...ledger, kind: 'fence', name: fenceName(fence), server: otherThan(server) });
   return [...found, { ...ledger, kind: 'schema', name: LEDGER_SCHEMA, server }];
 }
 

@@ -1,7 +1,10 @@
 import type { Command } from 'commander';
+import { Option } from 'commander';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { StopRequest } from '../contract.ts';
 import { MESSAGE } from '../contract.ts';
+import type { Fence } from '../domain/plan.ts';
+import { FENCES } from '../domain/plan.ts';
 import { LIMITS } from '../domain/limits.ts';
 import type { Secrets } from '../temporal/secrets.ts';
 import type { OrderFlags } from './carry-out.ts';
@@ -20,26 +23,35 @@ Example:
 interface StopFlags extends OrderFlags {
   databases?: string[];
   reason?: string;
+  fence?: Fence;
   deadline?: number;
+  notBefore?: string;
+  together?: boolean;
 }
 
 export const stopCommand = (secrets: Secrets): Command =>
   orderOptions(sessionCommand('stop', 'cut over: wait until the target has everything, then end the replication'))
     .option('--databases <names>', 'only these, separated by commas', collect(splitNames, '--databases'))
     .option('--reason <text>', 'for the history')
+    .addOption(new Option('--fence <kind>', "instead of the plan's").choices(FENCES))
     .option(
       '--deadline <seconds>',
       'with a fence: when it has kept writers out for so long, put the cutover back (default: as the plan says)',
       wholeNumber(1, 86_400),
     )
+    .option('--not-before <time>', 'wait until then, e.g. 2030-01-31T02:00:00Z')
+    .option('--together', 'all of them or none: one that cannot be cut over puts all back')
     .addHelpText('after', HELP)
     .action((id: string | undefined, flags: StopFlags) =>
       carryOut(id, flags, secrets, async ({ client }, migration) => {
-        const { databases, reason, deadline } = flags;
+        const { databases, reason, fence, deadline, notBefore, together } = flags;
         const request: StopRequest = {
           ...(databases && { databases }),
           ...(reason && { reason }),
+          ...(fence && { fence }),
           ...(deadline && { deadlineSeconds: deadline }),
+          ...(notBefore && { notBefore }),
+          ...(together && { together }),
         };
         await client.workflow.getHandle(migration).executeUpdate(MESSAGE.stopReplication, { args: [request] });
         // The children are told by signals; until they are, they still seem to stream for good.

@@ -36,6 +36,17 @@ export const FAILURES = {
     retry: false,
     next: 'See what that step waits for, resolve with retry, then send stopReplication again, with more "deadlineSeconds" if needed.',
   },
+  FenceFailed: {
+    retry: false,
+    next: 'Mend what it names, resolve with retry, then send stopReplication again.',
+  },
+  FenceBroken: {
+    retry: false,
+    next: 'Stop what writes to the source in spite of the fence, resolve with retry, then send stopReplication again.',
+  },
+  /** Another database's failure, which is where a person is asked. */
+  PutBack: { retry: false, next: 'See what the database that it names says, then send stopReplication again.' },
+  NotSwitched: { retry: false, next: 'Lead the clients to the target, then resolve with retry.' },
   ServerError: { retry: false, next: 'Read the message; mend the cause, then resolve with retry.' },
   Aborted: { retry: false, next: 'Start the migration again when it is wanted.' },
   DatabasesFailed: { retry: false, next: 'Read the report in the details; start again for the databases that failed.' },

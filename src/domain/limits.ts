@@ -101,6 +101,8 @@ export const LIMITS = {
   caughtUpBytes: 16 * 1024 * 1024,
   /** Gate and drain are looked at this often, because the application may be waiting. */
   drainPollMs: 50,
+  /** Who still connects after this long is not kept out by the fence, and will not be. */
+  fenceMs: 5_000,
   /** A failing apply worker is started again every 5 s; after so many failures in one wait a person is asked. */
   applyErrorsToFail: 3,
   /** Before 15 the server counts no apply errors: a worker that was away for four restarts in all is taken for failing. */

@@ -5,6 +5,15 @@ const names = v.optional(v.array(v.string()), []);
 const count = (least: number, most: number) => v.pipe(v.number(), v.integer(), v.minValue(least), v.maxValue(most));
 const scope = v.optional(v.strictObject({ include: names, exclude: names }), {});
 
+/**
+ * What keeps writers out of the source while a stop drains. `read-only` and `lock-out` are done on the server, `pgbouncer`
+ * in front of it, `external` by somebody who says so with the update `fenced`.
+ */
+export const FENCES = ['none', 'read-only', 'lock-out', 'pgbouncer', 'external'] as const;
+export type Fence = (typeof FENCES)[number];
+/** Those that pgtransit puts up, and lifts, itself. */
+export type FenceOfOurs = Exclude<Fence, 'none' | 'external'>;
+
 /** Every field has a default: `{}` is a complete plan. */
 const PlanSchema = v.strictObject({
   /** Connection references: `env:NAME`, `service:NAME`, or a URI without a password. */
@@ -32,7 +41,11 @@ const PlanSchema = v.strictObject({
     v.strictObject({
       when: v.optional(v.picklist(['signal', 'caught-up']), 'signal'),
       maxLagBytes: v.optional(count(0, Number.MAX_SAFE_INTEGER), 0),
-      fence: v.optional(v.picklist(['none', 'read-only']), 'none'),
+      fence: v.optional(v.picklist(FENCES), 'none'),
+      /** The admin console of the PgBouncer in front of the source, for the fence `pgbouncer`: a connection reference. */
+      pgbouncer: v.optional(v.nullable(v.string()), null),
+      /** Whether the end waits for the update `switched`, by which somebody says that the clients are led to the target. */
+      awaitSwitch: v.optional(v.boolean(), false),
       /** How long a fence may keep writers out before the cutover is put back. */
       deadlineSeconds: v.optional(count(1, 86_400), 60),
     }),
@@ -105,6 +118,10 @@ function contradictions(plan: Plan): string[] {
     const reference = plan[field];
     if (reference !== null) problems.push(...referenceProblems(field, reference));
   }
+  const { fence, pgbouncer } = plan.stop;
+  if (pgbouncer !== null) problems.push(...referenceProblems('stop.pgbouncer', pgbouncer));
+  if (fence === 'pgbouncer' && pgbouncer === null)
+    problems.push('"stop.fence": "pgbouncer" needs "stop.pgbouncer": how the worker reaches its admin console.');
   if (
     plan.databases.include.length > 0 &&
     plan.databases.include.every((name) => plan.databases.exclude.includes(name))

@@ -1,5 +1,5 @@
 import type { ResolveAction } from '../contract.ts';
-import type { Method } from './plan.ts';
+import type { Fence, Method } from './plan.ts';
 import type { Phase } from './phase.ts';
 import type { Condition } from './readiness.ts';
 
@@ -17,6 +17,8 @@ export interface DatabaseProgress {
   attention: string | null;
   /** What the update `resolve` takes now; empty unless it is parked. */
   answers: ResolveAction[];
+  /** The update that it waits for from whoever fences the source or leads the clients over; null: for none. */
+  waitsFor: 'fenced' | 'switched' | null;
   /** Snapshots under which rows were copied so far: more than one when one was lost before the copy was complete. */
   generations: number;
   /** Bytes of WAL that the target has not confirmed; null while nothing streams. */
@@ -50,6 +52,20 @@ export interface RoleReport {
   message: string;
 }
 
+/** How the replication of one database was ended. Times are ISO 8601. */
+export interface CutoverReport {
+  fence: Fence;
+  /** Who put up an external fence. */
+  fencedBy: string | null;
+  /** In their order, from the gate on. */
+  steps: { name: string; ms: number }[];
+  /** When the target had everything and could be written to. */
+  openedAt: string;
+  /** When, and by whom, the clients were led to it; null where nobody was asked. */
+  switchedAt: string | null;
+  switchedBy: string | null;
+}
+
 export interface DatabaseReport {
   database: string;
   method: Method | null;
@@ -64,6 +80,8 @@ export interface DatabaseReport {
   generations: number;
   /** WAL bytes that user transactions wrote on the source after the mark; null where there was no mark. */
   walAfterMarkBytes: number | null;
+  /** null where nothing was replicated. */
+  cutover: CutoverReport | null;
   warnings: string[];
 }
 

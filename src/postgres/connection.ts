@@ -23,6 +23,8 @@ export interface SessionOptions {
   applicationName: string;
   /** A walsender connection; it takes simple queries only. */
   replication?: boolean;
+  /** The admin console of a PgBouncer: it takes its own commands only, as simple queries, and knows no settings. */
+  console?: boolean;
   /** More settings for this session, after the pinned ones. */
   settings?: Readonly<Record<string, string>>;
   /** When aborted, the backend is terminated from another connection and the socket destroyed. */
@@ -220,12 +222,12 @@ async function open(
         'AuthenticationFailed',
         `The server at ${host}:${port} offers no channel binding, which channel_binding=require asks for.`,
       );
-    await session.query(pinSettings(version, options.settings ?? {}));
+    if (options.console !== true) await session.query(pinSettings(version, options.settings ?? {}));
   } catch (error) {
     session.destroy();
     throw error;
   }
-  if (options.signal !== undefined) endWithSignal(session, options.signal);
+  if (options.signal !== undefined) endWithSignal(session, options.signal, options.console !== true);
   return session;
 }
 
@@ -250,11 +252,11 @@ export function versionNumber(text: string): number {
 }
 
 /** `pg` takes no AbortSignal: end the backend from a second connection, so that it does not finish what it is at. */
-function endWithSignal(session: Session, signal: AbortSignal): void {
+function endWithSignal(session: Session, signal: AbortSignal, isBackend: boolean): void {
   const end = () => {
     if (session.closed) return;
     session.destroy();
-    void terminateBackend(session.endpoint, session.pid).catch(() => undefined);
+    if (isBackend) void terminateBackend(session.endpoint, session.pid).catch(() => undefined);
   };
   if (signal.aborted) end();
   else signal.addEventListener('abort', end, { once: true });

@@ -33,6 +33,13 @@ export async function readFailingChange(source: Session, target: Session, name: 
   return failing ?? { tables: [...new Set(next.changes.flatMap(tablesOf))], reason: null };
 }
 
+/** Tables that are changed by what a slot still has after `lsn`; not all, where that is much. */
+export async function tablesAfter(source: Session, name: string, lsn: string): Promise<string[]> {
+  const transactions = readTransactions((await peek(source, name)) ?? []);
+  const after = transactions.filter(({ commitLsn }) => commitLsn >= lsnNumber(lsn));
+  return [...new Set(after.flatMap(({ changes }) => changes.flatMap(tablesOf)))];
+}
+
 async function peek(source: Session, name: string): Promise<Buffer[] | null> {
   try {
     return await source.transaction(async () => {

@@ -1,43 +1,66 @@
 import { LEDGER_SCHEMA } from '../contract.ts';
 import type { Session } from './connection.ts';
 import { quoteIdent, quoteLiteral } from './identifier.ts';
+import type { LockOut } from './lock-out.ts';
+import { admitAgain } from './lock-out.ts';
 
-/** The step name under which the setting that was there before is booked. */
+/** What there was before the fence, so that it can be put back. Booked in the ledger before anything is changed. */
+export type BookedFence =
+  { kind: 'read-only'; before: string | null } | LockOut | { kind: 'pgbouncer'; databases: string[]; routes: string[] };
+
+/** The step name under which it is booked. */
 const FENCE = 'fence';
 
-/** Read-only by default from now on. What was set before is booked first, so that it can be put back. */
-export async function raiseFence(source: Session, target: Session, database: string): Promise<void> {
+/** Keeps what is booked already: then an earlier attempt has perhaps changed what is there. */
+export async function bookFence(target: Session, fence: BookedFence): Promise<void> {
   await target.query(
     `INSERT INTO ${LEDGER_SCHEMA}.event (step, warning, message)
      SELECT $1, false, $2 WHERE NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.event WHERE step = $1)`,
-    [FENCE, JSON.stringify({ readOnly: await databaseSetting(source) })],
+    [FENCE, JSON.stringify(fence)],
   );
-  await source.query(`ALTER DATABASE ${quoteIdent(database)} SET default_transaction_read_only = on`);
 }
 
-/** Whether `raiseFence` has booked something that is to be put back. */
-export const isFenced = async (target: Session): Promise<boolean> =>
-  (await target.query(`SELECT FROM ${LEDGER_SCHEMA}.event WHERE step = $1`, [FENCE])).length > 0;
-
-/** Puts back what `raiseFence` has booked; nothing where it has booked nothing. */
-export async function liftFence(source: Session, target: Session): Promise<void> {
+/** What `bookFence` has booked and nobody has put back yet. */
+export async function readFence(target: Session): Promise<BookedFence | null> {
   const [booked] = await target.query<{ message: string }>(
     `SELECT message FROM ${LEDGER_SCHEMA}.event WHERE step = $1`,
     [FENCE],
   );
-  if (booked === undefined) return;
-  const { readOnly } = JSON.parse(booked.message) as { readOnly: string | null };
-  const { database } = await source.one<{ database: string }>('SELECT current_database() AS database');
-  const what =
-    readOnly === null
-      ? 'RESET default_transaction_read_only'
-      : `SET default_transaction_read_only = ${quoteLiteral(readOnly)}`;
-  await source.query(`ALTER DATABASE ${quoteIdent(database)} ${what}`);
+  return booked === undefined ? null : (JSON.parse(booked.message) as BookedFence);
+}
+
+export async function forgetFence(target: Session): Promise<void> {
   await target.query(`DELETE FROM ${LEDGER_SCHEMA}.event WHERE step = $1`, [FENCE]);
 }
 
-async function databaseSetting(source: Session): Promise<string | null> {
-  const [row] = await source.query<{ value: string }>(
+/** Puts back what is booked of a fence on the source server itself; nothing where nothing is booked. */
+export async function liftFence(source: Session, target: Session): Promise<void> {
+  const fence = await readFence(target);
+  if (fence === null) return;
+  if (fence.kind === 'read-only') await setReadOnly(source, fence.before);
+  if (fence.kind === 'lock-out') await admitAgain(source, fence);
+  await forgetFence(target);
+}
+
+/** What it changed, for a person. PgBouncer's is put back there: RESUME on its admin console. */
+export function fenceName(fence: BookedFence): string {
+  if (fence.kind === 'read-only') return 'default_transaction_read_only';
+  if (fence.kind === 'lock-out') return 'CONNECT revoked';
+  return `PAUSE in PgBouncer, which needs RESUME ${fence.databases.map(quoteIdent).join(', ')} there`;
+}
+
+/** What every new session on the database starts with; null: what the server or the role says. */
+export async function setReadOnly(session: Session, value: string | null): Promise<void> {
+  const { database } = await session.one<{ database: string }>('SELECT current_database() AS database');
+  const what =
+    value === null
+      ? 'RESET default_transaction_read_only'
+      : `SET default_transaction_read_only = ${quoteLiteral(value)}`;
+  await session.query(`ALTER DATABASE ${quoteIdent(database)} ${what}`);
+}
+
+export async function readOnlySetting(session: Session): Promise<string | null> {
+  const [row] = await session.query<{ value: string }>(
     `SELECT substr(setting, length('default_transaction_read_only=') + 1) AS value
        FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) AS setting
       WHERE d.datname = current_database() AND s.setrole = 0 AND setting LIKE 'default\\_transaction\\_read\\_only=%'`,

@@ -35,7 +35,7 @@ test('a fence ends the writers, lets none in, and putting it back lets them in a
       () => 'ended',
     ),
   );
-  await runActivity(f.steps.fence, [f.m]);
+  await runActivity(f.steps.fence, [f.m, 'read-only']);
   expect(await Promise.all(ended)).toEqual(['ended', 'ended', 'ended']);
   await expect(write().stopped).rejects.toMatchObject({ code: '25006' });
   await runActivity(f.steps.unfence, [f.m]);
@@ -52,7 +52,7 @@ test.each([
   const f = await fixture();
   if (value !== null)
     await f.source.query(`ALTER DATABASE "${f.m.database}" SET default_transaction_read_only = ${value}`);
-  for (let time = 1; time <= 2; time += 1) await runActivity(f.steps.fence, [f.m]);
+  for (let time = 1; time <= 2; time += 1) await runActivity(f.steps.fence, [f.m, 'read-only']);
   const later = await f.open('source');
   expect(await settings(later)).toEqual(['default_transaction_read_only=on']);
   for (let time = 1; time <= 2; time += 1) await runActivity(f.steps.unfence, [f.m]);
@@ -61,7 +61,7 @@ test.each([
 
 test('a fence whose ledger is gone is not lifted by guessing: it says so', async () => {
   const f = await fixture();
-  await runActivity(f.steps.fence, [f.m]);
+  await runActivity(f.steps.fence, [f.m, 'read-only']);
   await f.target.query('DROP SCHEMA pgtransit CASCADE');
   await expect(runActivity(f.steps.unfence, [f.m])).rejects.toMatchObject({ type: 'AnotherMigration' });
 });
@@ -83,7 +83,7 @@ test('a fence of a role that is no superuser ends whom it may, and says what it 
     () => 'ended',
   );
 
-  const fence = () => runActivity(f.steps.fence, [f.m]);
+  const fence = () => runActivity(f.steps.fence, [f.m, 'read-only']);
   await expect(fence()).rejects.toThrow(/may not see when other sessions began/);
   await server.psql('postgres', 'GRANT pg_read_all_stats TO mover');
   await expect(fence()).rejects.toThrow(/may not end the sessions of others/);
@@ -95,6 +95,6 @@ test('a fence of a role that is no superuser ends whom it may, and says what it 
   const { pid } = await f.source.one<{ pid: number }>('SELECT pg_backend_pid() AS pid');
   const warnings = await f.target.query<{ message: string }>('SELECT message FROM pgtransit.event WHERE warning');
   expect(warnings.map(({ message }) => message)).toEqual([
-    `The fence could not end the sessions of superusers: pid ${pid} of postgres (test). What they write stays on the source.`,
+    `The fence could not end the sessions of superusers: pid ${pid} of postgres (test). What they write after the mark stops the cutover.`,
   ]);
 }, 60_000);

@@ -40,6 +40,7 @@ beforeAll(async () => {
     method: 'replication',
     sourceForTarget: completeConnInfo(parseConnInfo(source.uri('dark'), 'test'), {}),
     own: null,
+    pgbouncer: null,
     tables: await listTables(sessions.source, plan, 'dark'),
     targetExists: true,
     rowsBudget: { ms: 1000 },

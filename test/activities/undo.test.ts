@@ -79,7 +79,7 @@ test('undoing never touches another migration', async () => {
 test('undoing lifts the fence', async () => {
   const f = await fixture();
   await f.stream();
-  await runActivity(f.steps.fence, [f.m]);
+  await runActivity(f.steps.fence, [f.m, 'read-only']);
   await eventually('the fence', async () => {
     const session = await f.open('source');
     const { readonly } = await session.one<{ readonly: string }>(

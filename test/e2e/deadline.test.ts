@@ -17,49 +17,66 @@ beforeAll(async () => {
 afterAll(() => Promise.all([source.remove(), target.remove()]));
 
 test(
-  'a cutover that is not done within its deadline lets writers in again, and loses nothing of what they write',
+  'two databases that are locked and cut over as one: when one misses its deadline both let writers in again; nothing is lost',
   { timeout: PATIENCE_MS },
   async () => {
-    const database = 'deadline';
-    await source.psql('postgres', `CREATE DATABASE ${database}`);
-    await source.psql(database, TRAFFIC_SCHEMA);
+    const databases = ['deadline', 'beside'];
+    const [database = ''] = databases;
+    await source.psql('postgres', 'CREATE ROLE app LOGIN; GRANT pg_write_all_data, pg_read_all_data TO app');
+    for (const name of databases) {
+      await source.psql('postgres', `CREATE DATABASE ${name}`);
+      await source.psql(name, TRAFFIC_SCHEMA);
+    }
     const migration = await startMigration({
       source,
       target,
-      databases: [database],
-      plan: { stop: { fence: 'read-only', maxLagBytes: 1e12 } },
+      databases,
+      plan: { stop: { fence: 'lock-out', maxLagBytes: 1e12 } },
     });
-    const first = startTraffic(source.uri(database), 30);
-    let second: typeof first | null = null;
+    const write = () => databases.map((name) => startTraffic(source.uri(name, { user: 'app' }), 30));
+    const first = write();
+    let second: typeof first = [];
+    const stop = (writers: typeof first) => Promise.all(writers.map((writer) => writer.stop()));
     try {
       await migration.phase('streaming');
       const lock = await lockTable(target, database, 'account');
       await lock.reached(); // by the apply worker
-      await migration.handle.signal('stopReplication', { deadlineSeconds: 2 });
+      await migration.handle.signal('stopReplication', { deadlineSeconds: 4, together: true });
       const { attention } = await eventually(
         () => migration.progress(),
         (progress) => progress.attention !== null,
         60_000,
       );
-      expect(attention).toMatch(/The cutover was not done 2 s after the fence went up\..* the replication goes on\./);
-      await first.stop();
+      expect(attention).toMatch(
+        /^deadline: cut over: The cutover was not done 4 s after the fence began to go up\..* the replication goes on\./,
+      );
+      await stop(first);
 
-      second = startTraffic(source.uri(database), 30);
       await eventually(
-        () => Promise.resolve(second?.committed() ?? 0),
-        (committed) => committed > 30,
+        () => migration.progress(),
+        (progress) => progress.databases.every(({ phase }) => phase === 'streaming'),
+        60_000,
+      );
+      second = write();
+      await eventually(
+        () => Promise.resolve(second.map((writer) => writer.committed())),
+        (committed) => committed.every((count) => count > 30),
         60_000,
       );
       await lock.release();
       await migration.handle.executeUpdate('resolve', { args: [{ action: 'retry' }] });
       await migration.phase('streaming');
-      await migration.handle.signal('stopReplication', { deadlineSeconds: 600 });
-      expect((await migration.report()).databases[0]).toMatchObject({ status: 'done', walAfterMarkBytes: 0 });
-      await second.stop();
-      await expectEqual(source, target, [database]);
-      expect(await leftovers(source, target, [database])).toEqual([]);
+      await migration.handle.signal('stopReplication', { deadlineSeconds: 600, together: true });
+      const report = await migration.report();
+      for (const migrated of report.databases) {
+        expect(migrated).toMatchObject({ status: 'done', walAfterMarkBytes: 0, cutover: { fence: 'lock-out' } });
+        expect(migrated.warnings.join()).toContain(`GRANT CONNECT ON DATABASE "${migrated.database}" TO PUBLIC;`);
+      }
+      await stop(second);
+      await expectEqual(source, target, databases);
+      expect(await leftovers(source, target, databases)).toEqual([]);
     } finally {
-      await Promise.all([first.stop(), second?.stop()]);
+      await stop([...first, ...second]);
       await migration.close();
     }
   },

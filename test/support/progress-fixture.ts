@@ -8,6 +8,7 @@ export const database = (name: string, other: Partial<DatabaseProgress> = {}): D
   phase: 'copying',
   attention: null,
   answers: [],
+  waitsFor: null,
   generations: 1,
   lagBytes: null,
   retainedBytes: null,

@@ -35,6 +35,8 @@ export interface ReplicationOptions {
   sizes?: CopySizes;
   /** How the activities log in on the source. */
   sourceUri?: (database: string) => string;
+  /** The admin console that the plan's `stop.pgbouncer` refers to. */
+  pgbouncer?: string;
 }
 
 /** An empty migration between two servers, with an id of its own: slots and subscriptions are names of a whole server. */
@@ -70,7 +72,11 @@ export async function replicationFixture(options: ReplicationOptions) {
   for (const session of [source, target]) if (options.schema !== undefined) await session.query(options.schema);
   if (options.rows !== undefined) await source.query(options.rows);
   await target.transaction(() => createLedger(target, m, true));
-  const deps: ActivityDeps = { endpoint: (_reference, server) => endpoints[server], searchAttributes: false };
+  const deps: ActivityDeps = {
+    endpoint: (reference, server) =>
+      reference === m.plan.stop.pgbouncer ? { server, info: info(options.pgbouncer ?? '') } : endpoints[server],
+    searchAttributes: false,
+  };
   const steps = {
     ...createSnapshotActivities(deps, options.times),
     ...createCopyActivities(deps, options.sizes),

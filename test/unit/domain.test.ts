@@ -85,6 +85,7 @@ describe('a report', () => {
     seconds: {},
     generations: 1,
     walAfterMarkBytes: null,
+    cutover: null,
     warnings: Array.from({ length: 500 }, (_, w) => `${w} ${'w'.repeat(400)}`),
   });
 

@@ -61,12 +61,45 @@ describe('the plan of pgtransit pg', () => {
     [['--dbs-max-total-size', '-1'], { maxTotalBytes: null }],
     [['--skip-db-version-check'], { allowOlderTarget: true }],
     [['--jobs', '8', '--index-jobs', '3'], { parallelism: { databases: 2, copy: 8, index: 3 } }],
-    [['--stop-replication'], { stop: { when: 'caught-up', maxLagBytes: 0, fence: 'none', deadlineSeconds: 60 } }],
+    [
+      ['--stop-replication'],
+      {
+        stop: {
+          when: 'caught-up',
+          maxLagBytes: 0,
+          fence: 'none',
+          pgbouncer: null,
+          awaitSwitch: false,
+          deadlineSeconds: 60,
+        },
+      },
+    ],
     [
       ['--max-replication-lag', '1', '--stop-replication', '--fence'],
-      { stop: { when: 'caught-up', maxLagBytes: 1, fence: 'read-only', deadlineSeconds: 60 } },
+      {
+        stop: {
+          when: 'caught-up',
+          maxLagBytes: 1,
+          fence: 'read-only',
+          pgbouncer: null,
+          awaitSwitch: false,
+          deadlineSeconds: 60,
+        },
+      },
     ],
-    [['--max-replication-lag', '-1'], { stop: { when: 'signal', maxLagBytes: 0, fence: 'none', deadlineSeconds: 60 } }],
+    [
+      ['--max-replication-lag', '-1'],
+      {
+        stop: {
+          when: 'signal',
+          maxLagBytes: 0,
+          fence: 'none',
+          pgbouncer: null,
+          awaitSwitch: false,
+          deadlineSeconds: 60,
+        },
+      },
+    ],
   ])('says what %j means', (args, part) => {
     expect(plan(...args)).toEqual({ ...plan(), ...part });
   });

@@ -18,7 +18,7 @@ describe('parsePlan', () => {
       privileges: true,
       maxTotalBytes: null,
       allowOlderTarget: false,
-      stop: { when: 'signal', maxLagBytes: 0, fence: 'none', deadlineSeconds: 60 },
+      stop: { when: 'signal', maxLagBytes: 0, fence: 'none', pgbouncer: null, awaitSwitch: false, deadlineSeconds: 60 },
       snapshot: { maxSeconds: null, maxXidAge: null, maxDeadTuples: null },
       retainedWal: { warnBytes: 10_000_000_000, maxBytes: null },
       onError: 'park',

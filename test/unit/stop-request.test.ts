@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { stopRequestProblem } from '../../workflows/messages.ts';
+import { stopRequestProblem } from '../../workflows/requests.ts';
 
 it.each([[undefined], [null], [{}], [{ databases: ['shop'], reason: 'cutover', deadlineSeconds: 30 }]])(
   'takes %j',

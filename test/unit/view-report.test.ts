@@ -67,7 +67,7 @@ INFO locale (source)
 const report = (database: string, other: Partial<DatabaseReport> = {}): DatabaseReport => ({
   ...{ database, method: 'replication', status: 'done', message: '3 tables were copied.' },
   ...{ tables: 3, rows: 303_000, bytes: 44_900_000, seconds: { copying: 10.5, stopping: 0.5 } },
-  ...{ generations: 1, walAfterMarkBytes: 0, warnings: [] },
+  ...{ generations: 1, walAfterMarkBytes: 0, cutover: null, warnings: [] },
   ...other,
 });
 

@@ -528,7 +528,7 @@ describe('migrateCluster', () => {
         (p) => p.attention !== null,
       );
       expect(parked.attention).toMatch(
-        /The cutover was not done 1 s after the fence went up\..* "shop: wait until the target has confirmed .* The cutover was put back, and the replication goes on\./,
+        /The cutover was not done 1 s after the fence began to go up\..* "shop: wait until the target has confirmed .* The cutover was put back, and the replication goes on\./,
       );
       expect(parked.databases[0]?.phase).toBe('streaming');
       expect(calls.slice(calls.lastIndexOf('waitForDrain') + 1)).toContain('unfence');
