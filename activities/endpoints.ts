@@ -1,5 +1,5 @@
 import type { Plan } from '../src/domain/plan.ts';
-import type { ConnInfo } from '../src/postgres/conninfo.ts';
+import type { ConnInfo, Reader } from '../src/postgres/conninfo.ts';
 import type { Endpoint } from '../src/postgres/connection.ts';
 import type { ActivityDeps } from './context.ts';
 
@@ -12,3 +12,10 @@ export const sourceForTarget = (deps: ActivityDeps, plan: Plan): ConnInfo =>
 /** The admin console of the plan's PgBouncer; null where it has none. */
 export const pgbouncerConsole = (deps: ActivityDeps, plan: Plan): Endpoint | null =>
   plan.stop.pgbouncer === null ? null : deps.endpoint(plan.stop.pgbouncer, 'source');
+
+/** How the source server reaches the target for the way back, and for whom that was written. */
+export function targetForSource(deps: ActivityDeps, plan: Plan): { info: ConnInfo; reader: Reader } {
+  const reference = plan.reverse === false ? null : plan.reverse.targetForSource;
+  const reader = reference === null ? 'worker' : 'target-server';
+  return { info: deps.endpoint(reference ?? plan.target, 'target', reader).info, reader };
+}

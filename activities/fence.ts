@@ -126,7 +126,7 @@ const OUT_OF_REACH = `(NOT current_setting('is_superuser')::bool AND coalesce((S
  * Ends them until none is left: behind a read-only fence none from before it, behind a lock-out none at all.
  * @throws MigrationError `FenceBroken` when new ones keep coming
  */
-async function endWriters(source: Session, m: Migration, kind: 'read-only' | 'lock-out'): Promise<void> {
+export async function endWriters(source: Session, m: Migration, kind: 'read-only' | 'lock-out'): Promise<void> {
   const { at } = await source.one<{ at: string }>('SELECT clock_timestamp()::text AS at');
   const giveUpAt = performance.now() + LIMITS.fenceMs;
   // Twice: a session that was starting when the fence went up was let in as before, and shows up a moment later.
@@ -154,7 +154,7 @@ async function endWriters(source: Session, m: Migration, kind: 'read-only' | 'lo
  * Without the first the server hides when other sessions began, and the fence would take writers for new, read-only
  * sessions; without the second it would end halfway.
  */
-async function requireRights(source: Session): Promise<void> {
+export async function requireRights(source: Session): Promise<void> {
   const { sees, ends } = await source.one<{ sees: boolean; ends: boolean }>(
     `SELECT pg_has_role('pg_read_all_stats', 'USAGE') AS sees, pg_has_role('pg_signal_backend', 'USAGE') AS ends`,
   );

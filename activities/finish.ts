@@ -5,7 +5,7 @@ import type { Migration } from '../src/domain/migration.ts';
 import { analyzeTables } from '../src/postgres/analyze.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import type { EntryRow } from '../src/postgres/entry.ts';
-import { ENTRY_SETTINGS, lockSchemaWork, nextEntries } from '../src/postgres/entry.ts';
+import { ENTRY_SETTINGS, lockSchemaWork, markDone, nextEntries } from '../src/postgres/entry.ts';
 import { readFence } from '../src/postgres/fence.ts';
 import { dropLedger, ledgerExists, requireOwnLedger } from '../src/postgres/ledger.ts';
 import { applyLeniently } from '../src/postgres/lenient.ts';
@@ -37,6 +37,18 @@ export function createFinishActivities(deps: ActivityDeps) {
     },
 
     /**
+     * What `finish` does, but for the bookkeeping, which stays while the source follows the target: the application finds
+     * everything there.
+     */
+    async settle(m: Migration): Promise<{ warnings: string[] }> {
+      const opening = openTarget(deps, m, 'control', { settings: ENTRY_SETTINGS });
+      return withSession(opening, 'finishing', async (target) => {
+        await requireOwnLedger(target, m);
+        return { warnings: await settleTarget(target, (entries) => markDone(target, entries)) };
+      });
+    },
+
+    /**
      * Analyzes what nobody has, then ends: one transaction drops our schema and brings what would have hit our own
      * sessions, event triggers and database settings. Without a ledger that has happened already.
      */
@@ -46,16 +58,21 @@ export function createFinishActivities(deps: ActivityDeps) {
         if (!(await ledgerExists(target))) return { warnings: [] };
         await requireOwnLedger(target, m);
         await requireNoSubscription(target, m);
-        await lockSchemaWork(target);
-        let current = '';
-        const warnings = await heartbeating(
-          () => ({ current }),
-          () => analyzeTables(target, (table) => (current = `ANALYZE ${table}`)),
-        );
-        return { warnings: [...warnings, ...(await end(target))] };
+        return { warnings: await settleTarget(target, () => dropLedger(target)) };
       });
     },
   };
+}
+
+/** Statistics, then what would have hit our own sessions, in one transaction with `andThen`. */
+async function settleTarget(target: Session, andThen: (entries: readonly EntryRow[]) => Promise<unknown>) {
+  await lockSchemaWork(target);
+  let current = '';
+  const warnings = await heartbeating(
+    () => ({ current }),
+    () => analyzeTables(target, (table) => (current = `ANALYZE ${table}`)),
+  );
+  return [...warnings, ...(await end(target, andThen))];
 }
 
 async function readWritten(target: Session): Promise<WrittenReport> {
@@ -91,12 +108,12 @@ async function requireNoSubscription(target: Session, m: Migration): Promise<voi
 }
 
 /** Everything or nothing: a retry finds the ledger and all of it to do, or no ledger and nothing to do. */
-async function end(target: Session): Promise<string[]> {
+async function end(target: Session, andThen: (entries: readonly EntryRow[]) => Promise<unknown>): Promise<string[]> {
   const entries = await nextEntries(target, ['last'], -1, Number.MAX_SAFE_INTEGER);
   const doing = 'restoring event triggers and database settings';
   try {
     await target.transaction(async () => {
-      await dropLedger(target);
+      await andThen(entries);
       if (entries.length > 0) await target.query(entries.map(({ sql }) => sql).join('\n'));
     });
     return [];
@@ -105,7 +122,7 @@ async function end(target: Session): Promise<string[]> {
     if (failure.retryable || target.closed) throw failure;
   }
   return target.transaction(async () => {
-    await dropLedger(target);
+    await andThen(entries);
     const warnings: string[] = [];
     for (const entry of entries) warnings.push(...(await runLast(target, entry)));
     return warnings;

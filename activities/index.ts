@@ -12,6 +12,7 @@ import { createMeasureActivities } from './measure.ts';
 import { createReadinessActivities } from './readiness.ts';
 import { createRehearsalActivities } from './rehearsal.ts';
 import { createReplicationActivities } from './replication.ts';
+import { createReverseActivities } from './reverse.ts';
 import { createRoleActivities } from './roles.ts';
 import { createSchemaActivities } from './schema.ts';
 import { createSequenceActivities } from './sequences.ts';
@@ -35,6 +36,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createVerifyActivities(deps),
     ...createReplicationActivities(deps),
     ...createFenceActivities(deps),
+    ...createReverseActivities(deps),
     ...createMeasureActivities(deps),
     ...createReadinessActivities(deps),
     ...createRehearsalActivities(deps),

@@ -8,17 +8,17 @@ import type { Session } from '../src/postgres/connection.ts';
 import { quoteLiteral } from '../src/postgres/identifier.ts';
 import { bytesUnconfirmed, emitMark, flushLsn, lsnBefore } from '../src/postgres/lag.ts';
 import { dropPublication } from '../src/postgres/publication.ts';
-import { tablesAfter } from '../src/postgres/failing-change.ts';
-import { dropSlot, freeSlot } from '../src/postgres/slot.ts';
+import { dropSlot } from '../src/postgres/slot.ts';
 import {
   createSubscription as subscribe,
   disableSubscriptions as disable,
   dropSubscription,
   enableSubscriptions as enable,
-  appliedLsn,
 } from '../src/postgres/subscription.ts';
 import { subscriptionConnInfo } from '../src/postgres/subscription-conninfo.ts';
 import { transactionsInFlight } from '../src/postgres/transaction.ts';
+import type { WrittenAfter } from '../src/postgres/written-after.ts';
+import { writtenAfter } from '../src/postgres/written-after.ts';
 import type { ActivityDeps } from './context.ts';
 import { watchErrors } from './apply-errors.ts';
 import { heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
@@ -152,19 +152,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
      */
     async mark(m: Migration): Promise<{ markLsn: string }> {
       return withSession(openSource(deps, m, 'control'), 'marking the end', async (source) => {
-        const atFirst = new Set((await transactionsInFlight(source, m.id)).map(({ xid }) => xid));
-        let left: string[] = [];
-        await heartbeating(
-          () => ({ waitingFor: left.length === 0 ? '' : `the end of ${left.join(', ')}` }),
-          async () => {
-            for (;;) {
-              const now = (await transactionsInFlight(source, m.id)).filter(({ xid }) => atFirst.has(xid));
-              if (now.length === 0) return;
-              left = now.slice(0, LIMITS.namesInMessage).map(({ who }) => who);
-              await nextPoll(LIMITS.drainPollMs);
-            }
-          },
-        );
+        await waitForTransactions(source, m.id);
         return { markLsn: await emitMark(source, m.id) };
       });
     },
@@ -202,40 +190,13 @@ export function createReplicationActivities(deps: ActivityDeps) {
       );
     },
 
-    /**
-     * Bytes of row changes in published tables that were committed on the source and that the target does not have:
-     * what the slots still hold after the subscriptions were disabled, without what the target has applied and had no
-     * time to confirm. 0 is the proof that nothing was lost. Where the role may not see how far the target has applied,
-     * that part is counted too, so the answer is then at most too much. `tables`: some of those that were written to.
-     */
-    async walAfterMark(m: Migration): Promise<{ bytes: number; tables: string[] }> {
+    /** What `writtenAfter` finds on the slots of all generations. */
+    async walAfterMark(m: Migration): Promise<WrittenAfter> {
       return onBoth(m, 'looking for what was written after the mark', async (source, target, names) => {
         // Decoding sees what is flushed: what the application committed asynchronously is to be seen too.
         await emitMark(source, m.id);
         await requireSlots(source, names, '0/0');
-        let bytes = 0;
-        const tables = new Set<string>();
-        for (const name of names) {
-          // The walsender notices a moment later than the target that its worker is gone.
-          await freeSlot(source, name);
-          const applied = (await appliedLsn(target, name)) ?? '0/0';
-          const row = await source.one<{ bytes: number }>(
-            // B carries the LSN of its commit; I, U, D, T are the messages that carry rows (manual, 55.9). Read once: what
-            // is used twice is materialized.
-            `WITH messages AS (
-               SELECT xid::text AS xid, data FROM pg_logical_slot_peek_binary_changes($1, NULL, ${LIMITS.peekChanges},
-                 'proto_version', '1', 'publication_names', $2)),
-             missing AS (
-               SELECT xid FROM messages WHERE get_byte(data, 0) = 66
-                  AND ('x' || encode(substr(data, 2, 8), 'hex'))::bit(64)::bigint >= pg_wal_lsn_diff($3::pg_lsn, '0/0'))
-             SELECT coalesce(sum(length(data)), 0)::float8 AS bytes FROM messages
-              WHERE get_byte(data, 0) IN (73, 85, 68, 84) AND xid IN (SELECT xid FROM missing)`,
-            [name, `"${name}"`, applied],
-          );
-          bytes += row.bytes;
-          if (row.bytes > 0) for (const table of await tablesAfter(source, name, applied)) tables.add(table);
-        }
-        return { bytes, tables: [...tables].slice(0, LIMITS.namesInMessage) };
+        return writtenAfter(source, target, names);
       });
     },
 
@@ -270,6 +231,23 @@ export async function sample(source: Session, names: string[], maxLagBytes: numb
     if (Date.now() > until) return false;
     await nextPoll(LIMITS.drainPollMs);
   }
+}
+
+/** Until those that were under way at the beginning have ended; the heartbeat names them. */
+export async function waitForTransactions(session: Session, id: string): Promise<void> {
+  const atFirst = new Set((await transactionsInFlight(session, id)).map(({ xid }) => xid));
+  let left: string[] = [];
+  await heartbeating(
+    () => ({ waitingFor: left.length === 0 ? '' : `the end of ${left.join(', ')}` }),
+    async () => {
+      for (;;) {
+        const now = (await transactionsInFlight(session, id)).filter(({ xid }) => atFirst.has(xid));
+        if (now.length === 0) return;
+        left = now.slice(0, LIMITS.namesInMessage).map(({ who }) => who);
+        await nextPoll(LIMITS.drainPollMs);
+      }
+    },
+  );
 }
 
 async function preparedTransactions(source: Session): Promise<string> {

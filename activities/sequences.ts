@@ -4,6 +4,8 @@ import type { Migration } from '../src/domain/migration.ts';
 import { displayName, quoteName } from '../src/postgres/identifier.ts';
 import { underSnapshot } from '../src/postgres/import-snapshot.ts';
 import { recordWarning, requireOwnLedger } from '../src/postgres/ledger.ts';
+import type { Session } from '../src/postgres/connection.ts';
+import type { SequenceState } from '../src/postgres/sequence.ts';
 import { furthest, listSequences, missingSequences, readSequences, setSequences } from '../src/postgres/sequence.ts';
 import type { ActivityDeps } from './context.ts';
 import { openSource, openTarget, withSession } from './context.ts';
@@ -47,15 +49,24 @@ export function createSequenceActivities(deps: ActivityDeps) {
             'syncSequences',
             `Sequence ${displayName(schema, name)} is not on the target: it was created on the source after the start, or dropped on the target.`,
           );
-        const lacking = new Set(missing.map(nameOf));
-        const there = new Map((await readSequences(target)).map((state) => [nameOf(state), state]));
-        const known = states.filter((state) => !lacking.has(nameOf(state)));
-        await setSequences(
-          target,
-          known.map((state) => furthest(state, there.get(nameOf(state)))),
-        );
-        return { sequences: known.length };
+        return { sequences: await carrySequences(target, states, missing) };
       });
     },
   };
+}
+
+/** Sets those that are there, and none backwards. Returns how many. */
+export async function carrySequences(
+  session: Session,
+  states: readonly SequenceState[],
+  missing: readonly SequenceState[],
+): Promise<number> {
+  const lacking = new Set(missing.map(nameOf));
+  const there = new Map((await readSequences(session)).map((state) => [nameOf(state), state]));
+  const known = states.filter((state) => !lacking.has(nameOf(state)));
+  await setSequences(
+    session,
+    known.map((state) => furthest(state, there.get(nameOf(state)))),
+  );
+  return known.length;
 }

@@ -21,9 +21,11 @@ export function createUndoActivities(deps: ActivityDeps) {
     async undo(m: Migration): Promise<void> {
       const failures: unknown[] = [];
       const attempt = (work: () => Promise<void>) => work().catch((error: unknown) => void failures.push(error));
+      // A subscription on either side first: its walsender would hold the slot on the other.
       await attempt(() => onTarget(deps, m, (target) => dropAll(target, m, ['subscription'])));
       await attempt(() => onTarget(deps, m, (target) => unfence(deps, m, target)));
       await attempt(() => undoSource(deps, m));
+      await attempt(() => onTarget(deps, m, (target) => dropAll(target, m, ['slot', 'publication'])));
       // The ledger knows what the fence is to put back, so it goes last, and only when that has been done.
       if (failures.length === 0) await attempt(() => onTarget(deps, m, (target) => dropOurLedger(target, m)));
       const retryable = failures.find((failure) => failure instanceof MigrationError && failure.retryable);
@@ -73,6 +75,6 @@ async function isOurs(target: Session, m: Migration): Promise<boolean> {
 
 async function undoSource(deps: ActivityDeps, m: Migration): Promise<void> {
   await withSession(openSource(deps, m, 'control'), 'undoing the migration', (source) =>
-    dropAll(source, m, ['slot', 'publication']),
+    dropAll(source, m, ['subscription', 'slot', 'publication']),
   );
 }

@@ -30,6 +30,9 @@ export const MESSAGE = {
   /** Updates; between parent and child also signals. Somebody has fenced the source, or led the clients to the target. */
   fenced: 'fenced',
   switched: 'switched',
+  /** Updates; between parent and child also signals. While the source follows the target: go back to it, or let it go. */
+  rollback: 'rollback',
+  complete: 'complete',
   /** Query. */
   progress: 'progress',
   /** Signal from a child to its parent. */
@@ -59,6 +62,9 @@ export type SessionRole = 'holder' | 'keep' | 'copy' | 'index' | 'control' | 'pr
 /** Slot, publication and subscription of one generation share one name. `id`: the migration's 12 hex digits. */
 export const generationName = (id: string, generation: number): string => `${generationPrefix(id)}${generation}`;
 
+/** The same for the stream from the target back to the source. */
+export const reverseName = (id: string): string => `${NAME_PREFIX}${id}_r0`;
+
 export const generationPrefix = (id: string): string => `${NAME_PREFIX}${id}_g`;
 
 export const applicationName = (id: string, role: SessionRole): string => `${NAME_PREFIX}${id}_${role}`;
@@ -82,6 +88,19 @@ export interface Word {
   database?: string;
   /** Who did it, for the report. */
   by: string;
+}
+
+export interface RollbackRequest {
+  /** Of the parent's: all databases whose source follows. */
+  database?: string;
+  reason?: string;
+  /** Instead of the plan's `stop.deadlineSeconds`. */
+  deadlineSeconds?: number;
+}
+
+export interface CompleteRequest {
+  database?: string;
+  reason?: string;
 }
 
 export type ResolveAction = 'retry' | 'skip' | 'abort';

@@ -46,6 +46,10 @@ export const FAILURES = {
   },
   /** Another database's failure, which is where a person is asked. */
   PutBack: { retry: false, next: 'See what the database that it names says, then send stopReplication again.' },
+  ReverseFailed: {
+    retry: false,
+    next: 'Mend it on the source, then resolve with retry; or send complete, and the source is let go.',
+  },
   NotSwitched: { retry: false, next: 'Lead the clients to the target, then resolve with retry.' },
   ServerError: { retry: false, next: 'Read the message; mend the cause, then resolve with retry.' },
   Aborted: { retry: false, next: 'Start the migration again when it is wanted.' },

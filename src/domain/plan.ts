@@ -51,6 +51,19 @@ const PlanSchema = v.strictObject({
     }),
     {},
   ),
+  /** After the cutover the source follows the target until the update `complete`, or `rollback` goes back to it. */
+  reverse: v.optional(
+    v.union([
+      v.literal(false),
+      v.strictObject({
+        /** Until somebody is reminded that it goes on. */
+        days: v.optional(count(1, 365), 7),
+        /** How the source server reaches the target, when that differs from how the worker does. */
+        targetForSource: v.optional(v.nullable(v.string()), null),
+      }),
+    ]),
+    false,
+  ),
   /**
    * How far one snapshot may hold back vacuum on the source; then the next one goes on with what is not finished. For
    * replication: a dump must be of one snapshot. null: no limit.
@@ -117,6 +130,12 @@ function contradictions(plan: Plan): string[] {
   for (const field of ['source', 'target', 'sourceForTarget'] as const) {
     const reference = plan[field];
     if (reference !== null) problems.push(...referenceProblems(field, reference));
+  }
+  if (plan.reverse !== false) {
+    const { targetForSource } = plan.reverse;
+    if (targetForSource !== null) problems.push(...referenceProblems('reverse.targetForSource', targetForSource));
+    if (plan.method === 'dump' || plan.method === 'schema-only')
+      problems.push(`"reverse" belongs to the end of a replication, and "method": "${plan.method}" rules that out.`);
   }
   const { fence, pgbouncer } = plan.stop;
   if (pgbouncer !== null) problems.push(...referenceProblems('stop.pgbouncer', pgbouncer));

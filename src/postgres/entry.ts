@@ -73,6 +73,12 @@ export const nextEntries = (
     [stages, after, limit, wanted],
   );
 
+/** In the transaction that has run them. */
+export const markDone = (target: Session, entries: readonly EntryRow[]): Promise<unknown> =>
+  target.query(`UPDATE ${ENTRY} SET state = 'done' WHERE position = ANY ($1)`, [
+    entries.map(({ position }) => position),
+  ]);
+
 export type WantedEntries = 'all' | 'foreign keys' | 'all but foreign keys';
 
 export interface EntryRun {

@@ -8,29 +8,29 @@ import { admitAgain } from './lock-out.ts';
 export type BookedFence =
   { kind: 'read-only'; before: string | null } | LockOut | { kind: 'pgbouncer'; databases: string[]; routes: string[] };
 
-/** The step name under which it is booked. */
-const FENCE = 'fence';
+/** The step name under which it is booked: `fence` on the source, `target fence` where a rollback fences the target. */
+type Booking = 'fence' | 'target fence';
 
 /** Keeps what is booked already: then an earlier attempt has perhaps changed what is there. */
-export async function bookFence(target: Session, fence: BookedFence): Promise<void> {
+export async function bookFence(target: Session, fence: BookedFence, step: Booking = 'fence'): Promise<void> {
   await target.query(
     `INSERT INTO ${LEDGER_SCHEMA}.event (step, warning, message)
      SELECT $1, false, $2 WHERE NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.event WHERE step = $1)`,
-    [FENCE, JSON.stringify(fence)],
+    [step, JSON.stringify(fence)],
   );
 }
 
 /** What `bookFence` has booked and nobody has put back yet. */
-export async function readFence(target: Session): Promise<BookedFence | null> {
+export async function readFence(target: Session, step: Booking = 'fence'): Promise<BookedFence | null> {
   const [booked] = await target.query<{ message: string }>(
     `SELECT message FROM ${LEDGER_SCHEMA}.event WHERE step = $1`,
-    [FENCE],
+    [step],
   );
   return booked === undefined ? null : (JSON.parse(booked.message) as BookedFence);
 }
 
-export async function forgetFence(target: Session): Promise<void> {
-  await target.query(`DELETE FROM ${LEDGER_SCHEMA}.event WHERE step = $1`, [FENCE]);
+export async function forgetFence(target: Session, step: Booking = 'fence'): Promise<void> {
+  await target.query(`DELETE FROM ${LEDGER_SCHEMA}.event WHERE step = $1`, [step]);
 }
 
 /** Puts back what is booked of a fence on the source server itself; nothing where nothing is booked. */

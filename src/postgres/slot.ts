@@ -45,7 +45,24 @@ async function describeBlockers(control: Session): Promise<string> {
      ORDER BY since LIMIT ${LIMITS.namesInMessage}`,
   );
   const list = blockers.map(({ what }) => what).join('; ');
-  return `The replication slot cannot be created while older transactions run on the source: ${list || 'they have ended by now'}.`;
+  return `The replication slot cannot be created while older transactions run on the ${control.endpoint.server}: ${list || 'they have ended by now'}.`;
+}
+
+/**
+ * Creates a logical slot whose snapshot nobody needs. As the other one, it waits for every transaction that is under way.
+ * @throws MigrationError `SlotBlocked` when they did not end in time
+ */
+export async function createSlotAlone(session: Session, name: string): Promise<void> {
+  try {
+    await session.transaction(async () => {
+      await session.query(`SET LOCAL lock_timeout = '${LIMITS.slotLockTimeoutSeconds}s'`);
+      await session.query(`SELECT pg_create_logical_replication_slot($1, 'pgoutput')`, [name]);
+    });
+  } catch (error) {
+    const sqlstate = sqlstateOf(error);
+    if (sqlstate === '55P03') throw new MigrationError('SlotBlocked', await describeBlockers(session), { sqlstate });
+    throw error;
+  }
 }
 
 export interface SlotState {

@@ -7,6 +7,7 @@ import { createCopyActivities } from '../../activities/copy.ts';
 import { createGenerationActivities } from '../../activities/generations.ts';
 import { createFenceActivities } from '../../activities/fence.ts';
 import { createReplicationActivities } from '../../activities/replication.ts';
+import { createReverseActivities } from '../../activities/reverse.ts';
 import { createSequenceActivities } from '../../activities/sequences.ts';
 import type { SnapshotTimes } from '../../activities/snapshot.ts';
 import { createSnapshotActivities } from '../../activities/snapshot.ts';
@@ -84,6 +85,7 @@ export async function replicationFixture(options: ReplicationOptions) {
     ...createSequenceActivities(deps),
     ...createReplicationActivities(deps),
     ...createFenceActivities(deps),
+    ...createReverseActivities(deps),
     ...createUndoActivities(deps),
   };
   /** Copies all rows under the snapshot, seals, subscribes and waits until the target has caught up. */
