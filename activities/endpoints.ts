@@ -13,9 +13,10 @@ export const sourceForTarget = (deps: ActivityDeps, plan: Plan): ConnInfo =>
 export const pgbouncerConsole = (deps: ActivityDeps, plan: Plan): Endpoint | null =>
   plan.stop.pgbouncer === null ? null : deps.endpoint(plan.stop.pgbouncer, 'source');
 
-/** How the source server reaches the target for the way back, and for whom that was written. */
-export function targetForSource(deps: ActivityDeps, plan: Plan): { info: ConnInfo; reader: Reader } {
-  const reference = plan.reverse === false ? null : plan.reverse.targetForSource;
+/** How the source server reaches the target for the way back, and for whom that was written; null: there is none. */
+export function targetForSource(deps: ActivityDeps, plan: Plan): { info: ConnInfo; reader: Reader } | null {
+  if (plan.reverse === false) return null;
+  const reference = plan.reverse.targetForSource;
   const reader = reference === null ? 'worker' : 'target-server';
   return { info: deps.endpoint(reference ?? plan.target, 'target', reader).info, reader };
 }

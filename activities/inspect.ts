@@ -13,7 +13,7 @@ import { toMigrationError } from '../src/postgres/sqlstate.ts';
 import { databasesInScope } from '../src/preflight/databases.ts';
 import { inspectOneDatabase, inspectServers, readScope, recheckDatabase } from '../src/preflight/inspect.ts';
 import type { ActivityDeps } from './context.ts';
-import { pgbouncerConsole, sourceForTarget } from './endpoints.ts';
+import { pgbouncerConsole, sourceForTarget, targetForSource } from './endpoints.ts';
 import { readIdentity } from '../src/postgres/identity.ts';
 import { activitySignal, heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
 
@@ -52,7 +52,7 @@ export function createInspectActivities(deps: ActivityDeps) {
           databases,
           sourceForTarget: sourceForTarget(deps, plan),
           own: null,
-          pgbouncer: pgbouncerConsole(deps, plan),
+          ...beyondTheServers(deps, plan),
         };
         findings.push(...(await inspectServers(context)));
         return { servers, databases, findings: capFindings(findings), searchAttributes: deps.searchAttributes };
@@ -75,7 +75,7 @@ export function createInspectActivities(deps: ActivityDeps) {
           inspectOneDatabase({
             ...{ plan, source, target, targetExists, database },
             ...{ databases: [{ database, sourceOid, bytes }], sourceForTarget: sourceForTarget(deps, plan), own: null },
-            pgbouncer: pgbouncerConsole(deps, plan),
+            ...beyondTheServers(deps, plan),
           }),
         );
       } catch (error) {
@@ -96,7 +96,7 @@ export function createInspectActivities(deps: ActivityDeps) {
           replication: m.method === 'replication',
           tables: await readScope(source, m.plan, m.database),
           sourceForTarget: sourceForTarget(deps, m.plan),
-          pgbouncer: pgbouncerConsole(deps, m.plan),
+          ...beyondTheServers(deps, m.plan),
           own: m.id,
           rowsBudget: { ms: LIMITS.checkRowsMs },
         }),
@@ -121,6 +121,12 @@ async function pin(session: Session): Promise<PinnedServers['source']> {
   const { systemIdentifier, version } = await readIdentity(session);
   return { systemIdentifier, version };
 }
+
+/** What the plan names beside the two servers. */
+const beyondTheServers = (deps: ActivityDeps, plan: Plan) => ({
+  pgbouncer: pgbouncerConsole(deps, plan),
+  targetForSource: targetForSource(deps, plan),
+});
 
 /** Both are tried, so that both sentences are said at once. */
 async function reachBoth(deps: ActivityDeps, plan: Plan, id: string): Promise<[Session, Session]> {

@@ -50,12 +50,13 @@ export function createReverseActivities(deps: ActivityDeps) {
     async armReverse(m: Migration): Promise<void> {
       await onBoth(m, 'arming the reverse replication', async (source, target, name) => {
         await requireOwnLedger(target, m);
+        const back = targetForSource(deps, m.plan);
+        if (back === null) throw new MigrationError('InvalidPlan', 'The plan has no "reverse".');
         if ((await readSlot(target, name)) === null) {
           await createPublication(target, name, await replicatedTables(source, target));
           await createSlotAlone(target, name);
         }
-        const { info, reader } = targetForSource(deps, m.plan);
-        await createSubscription(source, name, subscriptionConnInfo(info, m.database, reader));
+        await createSubscription(source, name, subscriptionConnInfo(back.info, m.database, back.reader));
       });
     },
 

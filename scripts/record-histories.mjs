@@ -140,6 +140,23 @@ async function main() {
   await ended('cancelled');
   await keep('cancelled/ledger', 'database-cancelled');
 
+  // Two as one behind an external fence; then one is gone back to, and the other stays.
+  await dropTargets();
+  await start('together', { stop: { fence: 'external' }, reverse: {}, parallelism: FEW_LANES });
+  await phase('together', 'streaming');
+  const tell = (name, input) =>
+    cli('workflow', 'update', 'execute', '-w', 'together', '--name', name, '--input', JSON.stringify(input));
+  await tell('stopReplication', { together: true });
+  await until('together', ({ databases }) => databases.every(({ waitsFor }) => waitsFor === 'fenced'));
+  await tell('fenced', { by: 'a proxy' });
+  await phase('together', 'reversing');
+  await keep('together/shop', 'database-reversing');
+  await tell('rollback', { database: 'shop' });
+  await tell('complete', { database: 'ledger' });
+  await ended('together');
+  await keep('together', 'cluster-together');
+  await keep('together/shop', 'database-rolled-back');
+
   // A key that cannot be built on the target: the plan says to undo everything.
   await dropTargets();
   await source.psql('ledger', PICKY(target.port));
@@ -156,9 +173,11 @@ async function main() {
     'postgres',
     `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ '^pgtransit_.*_holder$'`,
   );
-  await until('generations', ({ databases: [database] }) => database.generations > 1);
+  await until(
+    'generations',
+    ({ attention, databases: [database] }) => database.generations > 1 && attention?.includes('resolve with'),
+  );
   await target.psql('ledger', MENDED);
-  await until('generations', ({ attention }) => attention?.includes('resolve with'));
   await cli('workflow', 'update', 'execute', '-w', 'generations', '--name', 'resolve', '--input', '{"action":"retry"}');
   await phase('generations', 'streaming');
   await stop('generations');

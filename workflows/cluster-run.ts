@@ -114,7 +114,7 @@ export class ClusterRun {
   async #awaitReport(database: string, child: Child): Promise<DatabaseReport> {
     try {
       const report = await child.result();
-      this.#status.databaseEnded(database, 'done', report.message);
+      this.#status.databaseEnded(database, report.status === 'rolled-back' ? 'rolled-back' : 'done', report.message);
       return report;
     } catch (error) {
       if (isCancellation(error)) {

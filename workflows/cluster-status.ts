@@ -86,6 +86,10 @@ export class ClusterStatus {
       .map(({ database }) => database);
   }
 
+  databasesIn(phase: Phase): string[] {
+    return [...this.#progress.values()].filter((progress) => progress.phase === phase).map(({ database }) => database);
+  }
+
   phaseOf(database: string): Phase | undefined {
     return this.#progress.get(database)?.phase;
   }

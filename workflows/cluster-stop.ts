@@ -1,14 +1,19 @@
 import { condition, setHandler } from '@temporalio/workflow';
-import type { ChildWorkflowHandle, SignalDefinition } from '@temporalio/workflow';
+import type { ChildWorkflowHandle } from '@temporalio/workflow';
+import type { SignalDefinition, UpdateDefinition } from '@temporalio/common';
 import type { StopRequest, Word } from '../src/contract.ts';
 import { hasEnded } from '../src/domain/phase.ts';
 import type { ClusterStatus } from './cluster-status.ts';
 import {
+  completeSignal,
+  completeUpdate,
   cutoverDecisionSignal,
   cutoverVoteSignal,
   DESCRIPTION,
   fencedSignal,
   fencedUpdate,
+  rollbackSignal,
+  rollbackUpdate,
   stopReplicationSignal,
   stopReplicationUpdate,
   switchedSignal,
@@ -16,7 +21,14 @@ import {
 } from './messages.ts';
 import type { migrateDatabase } from './migrate-database.ts';
 import { refuse } from './refuse.ts';
-import { fenceProblem, mergeStops, stopRequestProblem, wordProblem } from './requests.ts';
+import {
+  completeProblem,
+  fenceProblem,
+  mergeStops,
+  rollbackProblem,
+  stopRequestProblem,
+  wordProblem,
+} from './requests.ts';
 import type { Plan } from '../src/domain/plan.ts';
 import { Round } from './together.ts';
 
@@ -48,6 +60,8 @@ export class ClusterStop {
     setHandler(cutoverVoteSignal, (vote) => this.#round?.hear(vote), { description: DESCRIPTION.internal });
     this.#passOn('fenced', fencedUpdate, fencedSignal);
     this.#passOn('switched', switchedUpdate, switchedSignal);
+    this.#decide('rollback', rollbackUpdate, rollbackSignal, rollbackProblem);
+    this.#decide('complete', completeUpdate, completeSignal, completeProblem);
   }
 
   /** Once the plan is known. */
@@ -136,6 +150,30 @@ export class ClusterStop {
     const asked = this.#status.waitingFor(name, word.database);
     await Promise.all(asked.map((database) => this.#tell(database, signal, word)));
     return `${name} was passed on to ${asked.join(', ')}.`;
+  }
+
+  /** To the databases whose source follows. */
+  #decide<Request extends { database?: string }>(
+    name: 'rollback' | 'complete',
+    update: UpdateDefinition<string, [request: Request | undefined]>,
+    signal: SignalDefinition<[Request]>,
+    problemOf: (request: unknown) => string | null,
+  ): void {
+    const asked = (request: Request | undefined): string[] =>
+      this.#status
+        .databasesIn('reversing')
+        .filter((database) => request?.database === undefined || request.database === database);
+    const say = async (request: Request | undefined): Promise<string> => {
+      const databases = problemOf(request) === null ? asked(request) : [];
+      await Promise.all(databases.map((database) => this.#tell(database, signal, (request ?? {}) as Request)));
+      return `${name} was passed on to ${databases.join(', ')}.`;
+    };
+    setHandler(signal, (request) => say(request).then(() => undefined), { description: DESCRIPTION[name] });
+    setHandler(update, say, {
+      description: DESCRIPTION[name],
+      validator: (request: Request | undefined) =>
+        refuse(problemOf(request) ?? (asked(request).length === 0 ? 'No source follows its target now.' : null)),
+    });
   }
 
   async #tell<Arg>(database: string, signal: SignalDefinition<[Arg]>, message: Arg): Promise<void> {

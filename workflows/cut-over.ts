@@ -1,12 +1,12 @@
 import { allHandlersFinished, CancellationScope, condition, isCancellation, workflowInfo } from '@temporalio/workflow';
-import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
-import { MigrationError } from '../src/domain/failure.ts';
+import { readFailure } from '../src/domain/application-failure.ts';
 import type { Fence } from '../src/domain/plan.ts';
 import type { CutoverReport } from '../src/domain/progress.ts';
 import { assessing } from './assessing.ts';
 import { Compensations } from './compensation.ts';
 import type { DatabaseRun } from './database-run.ts';
 import { within } from './deadline.ts';
+import { deadlinePassed, failOnce, fenceBroken, orPutBack } from './put-back.ts';
 import { step } from './step.ts';
 
 export interface CutOver {
@@ -61,16 +61,6 @@ async function watchUntil(run: DatabaseRun, over: () => Promise<void>): Promise<
   }
 }
 
-/** Parks with the failure that has happened; `retry` then goes on. */
-function failOnce(error: unknown): () => Promise<void> {
-  let failed = false;
-  return () => {
-    if (failed) return Promise.resolve();
-    failed = true;
-    return Promise.reject(error instanceof Error ? error : new Error(String(error)));
-  };
-}
-
 /** One attempt: what it does, how long each step takes, and what puts it back. */
 interface Attempt {
   run: DatabaseRun;
@@ -106,45 +96,40 @@ async function cutOver(run: DatabaseRun): Promise<CutOver> {
   const attempt = begin(run, stop.fence ?? plan.stop.fence);
   const { fence, putBack, next } = attempt;
   status.enter('stopping', `Cutting over${stop.reason === undefined ? '' : ` (${stop.reason})`}.`);
-  try {
-    const { maxLagBytes } = plan.stop;
-    await next(
-      'waitForGate',
-      `${database}: wait until the target is at most ${maxLagBytes} bytes behind`,
-      m,
-      maxLagBytes,
-    );
-    await run.agree('ready');
-    const seconds = stop.deadlineSeconds ?? plan.stop.deadlineSeconds;
-    const walAfterMarkBytes =
-      // Without a fence nobody waits for the cutover to end.
-      fence === 'none'
-        ? await drainAndCarryOver(attempt)
-        : await within(
-            seconds,
-            `${database}: until writers are let in again`,
-            async () => {
-              await putUpFence(attempt);
-              return drainAndCarryOver(attempt);
-            },
-            () => deadlinePassed(seconds, attempt.current),
-          );
-    await run.agree('drained');
-    const { fencedBy, steps } = attempt;
-    const openedAt = new Date().toISOString();
-    return { walAfterMarkBytes, cutover: { fence, fencedBy, steps, openedAt, switchedAt: null, switchedBy: null } };
-  } catch (error) {
-    const failures = await putBack.run();
-    if (isCancellation(error)) {
-      run.warnings.push(...failures);
-      throw error;
-    }
-    const outcome = outcomeOf(attempt, failures);
-    status.enter('streaming', outcome);
-    const failure = withOutcome(error, outcome);
-    await run.disagree(failure.message);
-    throw failure;
-  }
+  const working = orPutBack(
+    run,
+    putBack,
+    'streaming',
+    (failures) => outcomeOf(attempt, failures),
+    async () => {
+      const { maxLagBytes } = plan.stop;
+      const gate = `${database}: wait until the target is at most ${maxLagBytes} bytes behind`;
+      await next('waitForGate', gate, m, maxLagBytes);
+      await run.agree('ready');
+      const seconds = stop.deadlineSeconds ?? plan.stop.deadlineSeconds;
+      const walAfterMarkBytes =
+        // Without a fence nobody waits for the cutover to end.
+        fence === 'none'
+          ? await drainAndCarryOver(attempt)
+          : await within(
+              seconds,
+              `${database}: until writers are let in again`,
+              async () => {
+                await putUpFence(attempt);
+                return drainAndCarryOver(attempt);
+              },
+              () => deadlinePassed('cutover', seconds, attempt.current),
+            );
+      await run.agree('drained');
+      const { fencedBy, steps } = attempt;
+      const openedAt = new Date().toISOString();
+      return { walAfterMarkBytes, cutover: { fence, fencedBy, steps, openedAt, switchedAt: null, switchedBy: null } };
+    },
+  );
+  return working.catch(async (error: unknown) => {
+    if (!isCancellation(error)) await run.disagree(readFailure(error).message);
+    throw error;
+  });
 }
 
 async function putUpFence(attempt: Attempt): Promise<void> {
@@ -180,15 +165,14 @@ async function drainAndCarryOver({ run, fence, putBack, next }: Attempt): Promis
   await next('disableSubscriptions', `${database}: disable the subscriptions and wait for their workers`, m);
   await next('syncSequences', `${database}: carry the sequences over`, m);
   const after = await next('walAfterMark', `${database}: see what was written after the mark`, m);
-  if (fence === 'none' || after.bytes === 0) return after.bytes;
-  const tables = after.tables.length === 0 ? '' : `, to ${after.tables.join(', ')}`;
-  throw toApplicationFailure(
-    new MigrationError(
-      'FenceBroken',
-      `Somebody wrote ${after.bytes} bytes to database "${database}" on the source behind the fence${tables}.`,
-      { object: after.tables[0] ?? database },
-    ),
-  );
+  if (fence !== 'none' && after.bytes > 0) throw fenceBroken(database, 'source', after);
+  if (m.plan.reverse !== false) {
+    putBack.add('drop the reverse replication', () =>
+      step('dropReverse', `${database}: drop what the source would have followed by`, m),
+    );
+    await next('armReverse', `${database}: let the source follow the target from now on`, m);
+  }
+  return after.bytes;
 }
 
 function outcomeOf({ fence, fencedBy }: Attempt, failures: readonly string[]): string {
@@ -197,18 +181,3 @@ function outcomeOf({ fence, fencedBy }: Attempt, failures: readonly string[]): s
     fence === 'external' && fencedBy !== null ? ` The fence that ${fencedBy} put up is theirs to lift.` : '';
   return `The cutover was put back, and the replication goes on.${external}`;
 }
-
-function withOutcome(error: unknown, outcome: string): Error {
-  const { type, message, details } = readFailure(error);
-  return toApplicationFailure(
-    new MigrationError(type === 'Unknown' ? 'ServerError' : type, `${message} ${outcome}`, details ?? {}),
-  );
-}
-
-const deadlinePassed = (seconds: number, current: string): Error =>
-  toApplicationFailure(
-    new MigrationError(
-      'DeadlinePassed',
-      `The cutover was not done ${seconds} s after the fence began to go up. It had come to the step "${current}".`,
-    ),
-  );

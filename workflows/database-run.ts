@@ -6,6 +6,8 @@ import { endsAtOnce } from '../src/domain/failure.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import { Agreement } from './agreement.ts';
 import { Compensations } from './compensation.ts';
+import type { Moved } from './migrate-database.ts';
+import { Decisions } from './decisions.ts';
 import type { CarriedStatus } from './database-status.ts';
 import { DatabaseStatus } from './database-status.ts';
 import {
@@ -31,6 +33,8 @@ const SKIPPABLE: readonly (keyof Activities)[] = ['refreshMaterializedViews'];
 export interface CarriedRun {
   status: CarriedStatus;
   warnings: string[];
+  /** What has been done, when it is the source that follows by now. */
+  moved?: Moved;
 }
 
 /** One run of `migrateDatabase`: what its steps share, and the messages that it answers. */
@@ -42,6 +46,7 @@ export class DatabaseRun {
   readonly #parking: Parking;
   readonly #agreement: Agreement;
   readonly #words: Words;
+  readonly decisions: Decisions;
   #stop: StopOrder | null = null;
 
   constructor(
@@ -55,6 +60,7 @@ export class DatabaseRun {
     this.#parking = new Parking((sentence, answers) => this.status.park(sentence, answers));
     this.#agreement = new Agreement(m.database);
     this.#words = new Words(m.database, this.status);
+    this.decisions = new Decisions(m.database, () => this.status.phase === 'reversing');
     this.#stop = options.stopRequested;
     this.#answerMessages();
   }

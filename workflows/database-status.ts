@@ -19,6 +19,7 @@ import { databaseProgressSignal } from './messages.ts';
 
 /** What a run hands to the next one when its history has become long. */
 export interface CarriedStatus {
+  phase: Phase;
   seconds: Partial<Record<Phase, number>>;
   measured: Measurement | null;
   newsToParent: number;
@@ -62,7 +63,7 @@ export class DatabaseStatus {
     this.#newsToParent = carried?.newsToParent ?? 0;
     this.#generations = carried?.generations ?? 0;
     this.#answersHeard = carried?.answersHeard ?? 0;
-    if (carried !== null) this.#phase = 'streaming';
+    if (carried !== null) this.#phase = carried.phase;
     this.#searchAttributes = options.searchAttributes;
     this.#reportEveryMs = options.reportEveryMs;
     if (this.#searchAttributes)
@@ -100,6 +101,7 @@ export class DatabaseStatus {
 
   carry(): CarriedStatus {
     return {
+      phase: this.#phase,
       seconds: this.seconds(),
       measured: this.#measured,
       newsToParent: this.#newsToParent,

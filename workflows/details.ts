@@ -15,7 +15,11 @@ const NEXT: Record<Phase, string> = {
   streaming: 'When you are ready to cut over: stop the writes to the source, then send the signal `stopReplication`.',
   stopping: 'Nothing: the target gets the last changes and the sequences.',
   finishing: 'Nothing: the last settings are being restored.',
+  reversing:
+    'The target serves, and the source follows it. When you are sure, send the update `complete`; to go back, `rollback`.',
+  'rolling-back': 'Nothing: the source gets the last changes and the sequences.',
   done: 'Point the application to the target.',
+  'rolled-back': 'Point the application back to the source, which has everything. The target is read-only.',
   failed: 'Read the failure below. Everything on the source was undone unless it says otherwise.',
   cancelled: 'Everything on the source was undone; the database on the target is kept.',
 };

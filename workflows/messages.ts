@@ -1,5 +1,5 @@
 import { defineQuery, defineSignal, defineUpdate } from '@temporalio/workflow';
-import type { ResolveRequest, StopRequest, Word } from '../src/contract.ts';
+import type { CompleteRequest, ResolveRequest, RollbackRequest, StopRequest, Word } from '../src/contract.ts';
 import { MESSAGE } from '../src/contract.ts';
 import type { ClusterProgress, DatabaseProgress } from '../src/domain/progress.ts';
 import type { Phase } from '../src/domain/phase.ts';
@@ -42,6 +42,10 @@ export const fencedUpdate = defineUpdate<string, [Word]>(MESSAGE.fenced);
 export const fencedSignal = defineSignal<[Word]>(MESSAGE.fenced);
 export const switchedUpdate = defineUpdate<string, [Word]>(MESSAGE.switched);
 export const switchedSignal = defineSignal<[Word]>(MESSAGE.switched);
+export const rollbackUpdate = defineUpdate<string, [request: RollbackRequest | undefined]>(MESSAGE.rollback);
+export const rollbackSignal = defineSignal<[RollbackRequest]>(MESSAGE.rollback);
+export const completeUpdate = defineUpdate<string, [request: CompleteRequest | undefined]>(MESSAGE.complete);
+export const completeSignal = defineSignal<[CompleteRequest]>(MESSAGE.complete);
 export const cutoverVoteSignal = defineSignal<[CutoverVote]>(MESSAGE.cutoverVote);
 export const cutoverDecisionSignal = defineSignal<[CutoverDecision]>(MESSAGE.cutoverDecision);
 export const rehearseUpdate = defineUpdate<Rehearsal, []>(MESSAGE.rehearse);
@@ -59,6 +63,11 @@ export const DESCRIPTION = {
   fenced:
     'Say that writers are kept out of the source, which a stop with the fence "external" waits for. Input: {"by": "…"}.',
   switched: 'Say that the clients are led to the target, which the end of the cutover waits for. Input: {"by": "…"}.',
+  rollback:
+    'Go back to the source, while it follows the target: fence the target, drain, carry the sequences back, let writers in ' +
+    'on the source. Input: {} or {"database": "shop", "reason": "…", "deadlineSeconds": 60}.',
+  complete:
+    'Stay on the target: the point of no return. Ends the replication back to the source. Input: {} or {"database": "shop"}.',
   resolve:
     'Answer a migration that waits for you. Input: {"database": "shop", "action": "retry"}; the action is retry, ' +
     'skip (only for steps that may be left out) or abort.',

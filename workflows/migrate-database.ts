@@ -1,4 +1,5 @@
 import { CancellationScope, continueAsNew, ContinueAsNew, isCancellation, workflowInfo } from '@temporalio/workflow';
+import type { WrittenReport } from '../activities/finish.ts';
 import type { StopRequest } from '../src/contract.ts';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
@@ -14,6 +15,7 @@ import { streamUntilCutOver } from './cut-over.ts';
 import type { CarriedRun } from './database-run.ts';
 import { DatabaseRun } from './database-run.ts';
 import { measure, measuring } from './measuring.ts';
+import { followBack } from './reversing.ts';
 import { step } from './step.ts';
 
 /** What the parent gives to one database's migration. */
@@ -51,7 +53,7 @@ export async function migrateDatabase(input: DatabaseMigrationInput): Promise<Da
   const run = new DatabaseRun(m, input, input.carried ?? null);
   try {
     const report = await migrate(run, input);
-    run.status.enter('done', report.message);
+    run.status.enter(report.status === 'rolled-back' ? 'rolled-back' : 'done', report.message);
     return { ...report, seconds: run.status.seconds() };
   } catch (error) {
     if (error instanceof ContinueAsNew) throw error;
@@ -59,9 +61,55 @@ export async function migrateDatabase(input: DatabaseMigrationInput): Promise<Da
   }
 }
 
+/** What is known when the target can be written to. */
+export interface Moved {
+  written: WrittenReport | undefined;
+  /** null where nothing was replicated. */
+  cutOver: CutOver | null;
+}
+
 async function migrate(run: DatabaseRun, input: DatabaseMigrationInput): Promise<DatabaseReport> {
-  const { m, status } = run;
+  const { m } = run;
   const { database } = m;
+  const moved = input.carried?.moved ?? (await move(run, input));
+  const { written, cutOver } = moved;
+  let isBack = false;
+  if (cutOver !== null && m.plan.reverse !== false) {
+    endFollowingWith(run);
+    isBack = await followBack(run, cutOver.cutover, () =>
+      continueAsNew<typeof migrateDatabase>({ ...input, carried: { ...run.carry(), moved } }),
+    );
+    run.status.enter('finishing', isBack ? 'The source can be written to.' : 'The source is let go.');
+    await run.attempt('dropReverse', `${database}: end the replication back to the source`, m);
+  }
+  const finished = await run.attempt(
+    'finish',
+    `${database}: analyze, drop the bookkeeping, restore database settings`,
+    m,
+  );
+  run.compensations.clear();
+
+  const { tables = 0, rows = 0, bytes = 0, warnings = [] } = written ?? {};
+  return capDatabaseReport({
+    database,
+    method: m.method,
+    status: isBack ? 'rolled-back' : 'done',
+    message: isBack ? ROLLED_BACK : doneMessage(m, tables, rows, cutOver),
+    tables,
+    rows,
+    bytes,
+    seconds: {},
+    generations: run.status.generations,
+    walAfterMarkBytes: cutOver?.walAfterMarkBytes ?? null,
+    cutover: cutOver?.cutover ?? null,
+    warnings: [...warnings, ...(finished?.warnings ?? []), ...run.warnings],
+  });
+}
+
+/** Until the target has everything, and clients can be there. */
+async function move(run: DatabaseRun, input: DatabaseMigrationInput): Promise<Moved> {
+  const { m, status } = run;
+  const { database, plan } = m;
 
   const streams = input.carried !== undefined;
   if (!streams) {
@@ -87,33 +135,28 @@ async function migrate(run: DatabaseRun, input: DatabaseMigrationInput): Promise
 
   status.enter('finishing', cutOver === null ? 'Restoring the last settings.' : 'The target can be written to.');
   const written = await run.attempt('readReport', `${database}: read what was done, for the report`, m);
-  if (cutOver !== null) {
-    await run.attempt('dropReplication', `${database}: drop subscription, slot and publication`, m);
-    await leadClientsOver(run, cutOver.cutover);
+  if (cutOver === null) return { written, cutOver };
+  await run.attempt('dropReplication', `${database}: drop subscription, slot and publication`, m);
+  await leadClientsOver(run, cutOver.cutover);
+  if (plan.reverse !== false) {
+    const settled = await run.attempt('settle', `${database}: analyze, restore database settings`, m);
+    run.warnings.push(...(settled?.warnings ?? []));
   }
-  const finished = await run.attempt(
-    'finish',
-    `${database}: analyze, drop the bookkeeping, restore database settings`,
-    m,
-  );
-  run.compensations.clear();
-
-  const { tables = 0, rows = 0, bytes = 0, warnings = [] } = written ?? {};
-  return capDatabaseReport({
-    database,
-    method: m.method,
-    status: 'done',
-    message: doneMessage(m, tables, rows, cutOver),
-    tables,
-    rows,
-    bytes,
-    seconds: {},
-    generations: run.status.generations,
-    walAfterMarkBytes: cutOver?.walAfterMarkBytes ?? null,
-    cutover: cutOver?.cutover ?? null,
-    warnings: [...warnings, ...(finished?.warnings ?? []), ...run.warnings],
-  });
+  return { written, cutOver };
 }
+
+/** From now on nothing of the migration itself is undone: an end only lets the source go. */
+function endFollowingWith(run: DatabaseRun): void {
+  const { m } = run;
+  run.compensations.clear();
+  run.compensations.add('drop the bookkeeping', () => step('finish', `${m.database}: drop the bookkeeping`, m));
+  run.compensations.add('drop the reverse replication', () =>
+    step('dropReverse', `${m.database}: end the replication back to the source`, m),
+  );
+}
+
+const ROLLED_BACK =
+  'It was moved, and went back to the source, which has everything that was written to the target. The target is read-only.';
 
 async function copySchemaOnly(run: DatabaseRun): Promise<null> {
   const { m } = run;
@@ -269,10 +312,15 @@ const STILL_FENCED: Record<Fence, string> = {
 /** Undoes everything, and returns the failure or cancellation to end with, with the report in its details. */
 async function undone(run: DatabaseRun, error: unknown): Promise<unknown> {
   const { m, status } = run;
+  // Then the target serves, whatever becomes of the source.
+  const wasMoved = status.phase === 'reversing' || status.phase === 'rolling-back';
   const leftovers = await run.compensations.run();
   const cancelled = isCancellation(error);
   const failure = readFailure(error);
-  status.enter(cancelled ? 'cancelled' : 'failed', cancelled ? 'Cancelled; the source is as it was.' : failure.message);
+  const cancelledMessage = wasMoved
+    ? 'Cancelled; the target serves, and the source follows it no more.'
+    : 'Cancelled; the source is as it was.';
+  status.enter(cancelled ? 'cancelled' : 'failed', cancelled ? cancelledMessage : failure.message);
   const measured = status.measured;
   const report = capDatabaseReport({
     database: m.database,
@@ -292,7 +340,9 @@ async function undone(run: DatabaseRun, error: unknown): Promise<unknown> {
   const type = failure.type === 'Unknown' ? 'ServerError' : failure.type;
   const next =
     leftovers.length === 0
-      ? 'Everything was undone. Mend the cause, then start the migration again.'
+      ? wasMoved
+        ? 'The target serves, and the source follows it no more.'
+        : 'Everything was undone. Mend the cause, then start the migration again.'
       : `Not everything could be undone: ${leftovers.join(' ')}`;
   return toApplicationFailure(
     new MigrationError(type, `${m.database}: ${failure.message}`, { ...failure.details, next }),

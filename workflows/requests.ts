@@ -14,16 +14,27 @@ const isDeadline = (value: unknown): boolean =>
 const isMoment = (value: unknown): boolean =>
   typeof value === 'string' && /(Z|[+-]\d\d:?\d\d)$/.test(value) && !Number.isNaN(Date.parse(value));
 
-const STOP_FIELDS: Record<
-  Exclude<keyof StopRequest, 'databases'>,
-  [test: (value: unknown) => boolean, what: string]
-> = {
+const STOP_FIELDS = {
   reason: [isText, 'a text'],
   fence: [isFence, `one of ${FENCES.join(', ')}`],
   deadlineSeconds: [isDeadline, 'a whole number from 1 to 86400'],
   notBefore: [isMoment, 'a time with its offset from UTC, e.g. "2030-01-31T02:00:00Z"'],
   together: [isFlag, 'true or false'],
-};
+} as const satisfies Record<Exclude<keyof StopRequest, 'databases'>, Fields[string]>;
+
+type Fields = Readonly<Record<string, readonly [test: (value: unknown) => boolean, what: string]>>;
+
+function problemOf(message: string, request: unknown, fields: Fields): string | null {
+  if (request === undefined || request === null) return null;
+  if (!isRecord(request)) return `${message} takes one JSON object, or nothing.`;
+  for (const [name, value] of Object.entries(request)) {
+    const field = fields[name];
+    if (field === undefined) return `${message} has no field "${name}".`;
+    const [test, what] = field;
+    if (value !== undefined && !test(value)) return `The field "${name}" of ${message} must be ${what}.`;
+  }
+  return null;
+}
 
 /** What is wrong with a stop request, as a sentence; null when nothing is. */
 export function stopRequestProblem(request: unknown, known: readonly string[] | null): string | null {
@@ -31,12 +42,8 @@ export function stopRequestProblem(request: unknown, known: readonly string[] | 
   if (!isRecord(request))
     return 'stopReplication takes one JSON object, e.g. {"databases": ["shop"], "reason": "cutover"}.';
   const { databases, ...rest } = request;
-  for (const [name, value] of Object.entries(rest)) {
-    const field = STOP_FIELDS[name as keyof typeof STOP_FIELDS] as (typeof STOP_FIELDS)['reason'] | undefined;
-    if (field === undefined) return `stopReplication has no field "${name}".`;
-    const [test, what] = field;
-    if (value !== undefined && !test(value)) return `The field "${name}" of stopReplication must be ${what}.`;
-  }
+  const problem = problemOf('stopReplication', rest, STOP_FIELDS);
+  if (problem !== null) return problem;
   if (databases === undefined) return null;
   if (!Array.isArray(databases) || !databases.every((name) => typeof name === 'string'))
     return 'The field "databases" of stopReplication must be a list of names.';
@@ -78,3 +85,14 @@ export function wordProblem(name: 'fenced' | 'switched', word: unknown): string 
   if (typeof by !== 'string' || by.trim() === '' || Object.keys(rest).length > 0) return usage;
   return database !== undefined && typeof database !== 'string' ? usage : null;
 }
+
+/** … `null` or nothing is the same as `{}`. */
+export const rollbackProblem = (request: unknown): string | null =>
+  problemOf('rollback', request, {
+    database: [isText, 'a text'],
+    reason: [isText, 'a text'],
+    deadlineSeconds: STOP_FIELDS.deadlineSeconds,
+  });
+
+export const completeProblem = (request: unknown): string | null =>
+  problemOf('complete', request, { database: [isText, 'a text'], reason: [isText, 'a text'] });

@@ -99,4 +99,6 @@ function finish(
 
 const settled = ({ databases }: ClusterProgress): boolean =>
   databases.some(({ phase }) => !hasEnded(phase)) &&
-  databases.every(({ phase, answers }) => hasEnded(phase) || answers.length > 0 || phase === 'streaming');
+  databases.every(
+    ({ phase, answers }) => hasEnded(phase) || answers.length > 0 || ['streaming', 'reversing'].includes(phase),
+  );

@@ -6,6 +6,7 @@ import type { Secrets } from '../temporal/secrets.ts';
 import { cancelCommand } from './cancel.ts';
 import { cleanupCommand } from './cleanup.ts';
 import { completionCommand } from './completion.ts';
+import { completeCommand, rollbackCommand } from './decide.ts';
 import { doctorCommand } from './doctor.ts';
 import { listCommand } from './list.ts';
 import { pgCommand } from './pg.ts';
@@ -52,6 +53,8 @@ export function buildProgram(secrets: Secrets): Command {
     stopCommand,
     fencedCommand,
     switchedCommand,
+    rollbackCommand,
+    completeCommand,
     resolveCommand,
     cancelCommand,
     listCommand,

@@ -9,14 +9,17 @@ export const PHASES = [
   'streaming',
   'stopping',
   'finishing',
+  'reversing',
+  'rolling-back',
   'done',
+  'rolled-back',
   'failed',
   'cancelled',
 ] as const;
 
 export type Phase = (typeof PHASES)[number];
 
-const ENDED: readonly Phase[] = ['done', 'failed', 'cancelled'];
+const ENDED: readonly Phase[] = ['done', 'rolled-back', 'failed', 'cancelled'];
 
 export const hasEnded = (phase: Phase): boolean => ENDED.includes(phase);
 
@@ -26,5 +29,6 @@ export function slowestPhase(phases: readonly Phase[]): Phase {
   if (running.length > 0) return running.reduce((a, b) => (PHASES.indexOf(a) <= PHASES.indexOf(b) ? a : b));
   if (phases.includes('failed')) return 'failed';
   if (phases.includes('cancelled')) return 'cancelled';
+  if (phases.includes('rolled-back')) return 'rolled-back';
   return phases.length > 0 ? 'done' : 'validating';
 }

@@ -69,7 +69,7 @@ export interface CutoverReport {
 export interface DatabaseReport {
   database: string;
   method: Method | null;
-  status: 'done' | 'failed' | 'cancelled';
+  status: 'done' | 'rolled-back' | 'failed' | 'cancelled';
   message: string;
   tables: number;
   rows: number;

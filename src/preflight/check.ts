@@ -1,6 +1,6 @@
 import type { Finding, Severity } from '../domain/finding.ts';
 import type { Method, Plan } from '../domain/plan.ts';
-import type { ConnInfo } from '../postgres/conninfo.ts';
+import type { ConnInfo, Reader } from '../postgres/conninfo.ts';
 import type { Endpoint, Session } from '../postgres/connection.ts';
 import type { Table } from '../postgres/scope.ts';
 import { toMigrationError } from '../postgres/sqlstate.ts';
@@ -22,6 +22,8 @@ export interface ClusterContext {
   replication: boolean;
   /** How the target server will reach the source. */
   sourceForTarget: ConnInfo;
+  /** How the source server will reach the target, where it is to follow it; null where it is not. */
+  targetForSource: { info: ConnInfo; reader: Reader } | null;
   /** The admin console of the PgBouncer that the plan names; null where it names none. */
   pgbouncer: Endpoint | null;
   /** Id of the migration that asks: what bears it is no leftover. Null in validation, which has none yet. */

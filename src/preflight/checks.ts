@@ -10,6 +10,7 @@ import * as locale from './locale.ts';
 import * as objects from './objects.ts';
 import * as privileges from './privileges.ts';
 import * as reach from './reach.ts';
+import * as reverse from './reverse.ts';
 import * as identity from './replica-identity.ts';
 import * as reproducible from './reproducible.ts';
 import * as removed from './removed.ts';
@@ -107,6 +108,7 @@ export const CHECKS: readonly Check[] = [
 
   { ...database, code: 'fence', ...error, ...onSource, ...replication, title: 'reading privileges', run: fence.fenceRights },
   { ...database, code: 'fence-superuser', ...warning, ...onSource, ...replication, title: 'looking for sessions of superusers', run: fence.superuserSessions },
+  { ...database, code: 'reverse', ...error, ...onSource, ...replication, title: 'trying whether the source can follow the target', run: reverse.reverse },
 
   { ...database, code: 'replica-identity', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'looking for tables without replica identity', run: identity.replicaIdentity },
   { ...database, code: 'replica-identity-full', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'looking for types without equality', run: identity.fullIdentityTypes },

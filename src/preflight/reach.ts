@@ -67,7 +67,7 @@ const MOST_SECONDS = LIMITS.checkTimeoutMs / 1000;
  * A subscription that connects, in a transaction that is rolled back whatever happens, also when we are killed: neither
  * catalog ever shows it, there is no slot, and nothing is started.
  */
-async function trySubscription(target: Session, conninfo: string, seconds: number): Promise<Outcome> {
+export async function trySubscription(target: Session, conninfo: string, seconds: number): Promise<Outcome> {
   await target.query(`BEGIN READ WRITE; SET LOCAL statement_timeout = '${Math.min(seconds, MOST_SECONDS)}s'`);
   try {
     const refused = await runSecretly(
@@ -129,7 +129,7 @@ const withoutPassword = (info: ConnInfo): ConnInfo =>
   Object.fromEntries(Object.entries(info).filter(([key]) => !/password|secret|scram/.test(key)));
 
 /** libpq names host, port and user only; this is for what a later one may say. */
-function withoutSecrets(text: string, info: ConnInfo): string {
+export function withoutSecrets(text: string, info: ConnInfo): string {
   const oneLine = redact(text).replace(/\s+/g, ' ').trim();
   const password = info['password'] ?? '';
   return password === '' ? oneLine : oneLine.replaceAll(password, '***');

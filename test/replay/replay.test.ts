@@ -45,6 +45,8 @@ describe('the workflow code of today', () => {
         'database-by-dump',
         'database-parked-and-resolved',
         'database-cancelled',
+        'database-rolled-back',
+        'cluster-together',
       ]),
     );
   });
