@@ -149,6 +149,24 @@ export async function withSession<T>(
   }
 }
 
+/** `withSession` on both servers, opened at the same time: in a cutover somebody waits for each step. */
+export async function withSessions<T>(
+  deps: ActivityDeps,
+  m: Migration,
+  role: SessionRole,
+  doing: string,
+  work: (source: Session, target: Session) => Promise<T>,
+): Promise<T> {
+  const [source, target] = await Promise.allSettled([openSource(deps, m, role), openTarget(deps, m, role)]);
+  if (source.status === 'rejected' || target.status === 'rejected') {
+    for (const opened of [source, target]) if (opened.status === 'fulfilled') await opened.value.close();
+    throw source.status === 'rejected' ? source.reason : (target as PromiseRejectedResult).reason;
+  }
+  return withSession(Promise.resolve(target.value), doing, () =>
+    withSession(Promise.resolve(source.value), doing, () => work(source.value, target.value)),
+  );
+}
+
 /** Waits one poll interval, or throws at once when the activity is cancelled. */
 export async function nextPoll(ms: number = LIMITS.pollMs): Promise<void> {
   await Context.current().sleep(ms);

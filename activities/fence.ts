@@ -10,17 +10,15 @@ import { recordWarning, requireOwnLedger } from '../src/postgres/ledger.ts';
 import { lockOut, membersOf, readConnectGrants, rolesToAdmit } from '../src/postgres/lock-out.ts';
 import { openConsole, pause, pooledNames, resume, routes } from '../src/postgres/pgbouncer.ts';
 import type { ActivityDeps } from './context.ts';
-import { activitySignal, heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
+import { activitySignal, heartbeating, nextPoll, openTarget, withSession, withSessions } from './context.ts';
 import { pgbouncerConsole, sourceForTarget } from './endpoints.ts';
 
 export function createFenceActivities(deps: ActivityDeps) {
   const onBoth = (m: Migration, doing: string, work: (source: Session, target: Session) => Promise<void>) =>
-    withSession(openTarget(deps, m, 'control'), doing, (target) =>
-      withSession(openSource(deps, m, 'control'), doing, async (source) => {
-        await requireOwnLedger(target, m);
-        await work(source, target);
-      }),
-    );
+    withSessions(deps, m, 'control', doing, async (source, target) => {
+      await requireOwnLedger(target, m);
+      await work(source, target);
+    });
 
   return {
     /**
@@ -130,13 +128,14 @@ export async function endWriters(source: Session, m: Migration, kind: 'read-only
   const { at } = await source.one<{ at: string }>('SELECT clock_timestamp()::text AS at');
   const giveUpAt = performance.now() + LIMITS.fenceMs;
   // Twice: a session that was starting when the fence went up was let in as before, and shows up a moment later.
-  for (let quiet = 0; quiet < 2; await nextPoll(LIMITS.drainPollMs)) {
+  for (let quiet = 0; ; await nextPoll(LIMITS.fencePollMs)) {
     const left = await source.query<{ role: string }>(
       `SELECT usename AS role, pg_terminate_backend(pid) FROM ${WRITERS}
           AND ($2::bool OR backend_start <= $3::timestamptz) AND NOT ${OUT_OF_REACH}`,
       [`${NAME_PREFIX}${m.id}_`, kind === 'lock-out', at],
     );
     quiet = left.length === 0 ? quiet + 1 : 0;
+    if (quiet === 2) return;
     if (quiet > 0 || performance.now() < giveUpAt) continue;
     const roles = [...new Set(left.map(({ role }) => quoteIdent(role)))].join(', ');
     throw new MigrationError(

@@ -18,6 +18,7 @@ import { createSchemaActivities } from './schema.ts';
 import { createSequenceActivities } from './sequences.ts';
 import { createSnapshotActivities } from './snapshot.ts';
 import { createUndoActivities } from './undo.ts';
+import { createFencedVerifyActivities } from './verify-fenced.ts';
 import { createVerifyActivities } from './verify.ts';
 
 /** Every step, by the name that histories know it by. */
@@ -34,6 +35,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createLargeObjectActivities(deps),
     ...createSequenceActivities(deps),
     ...createVerifyActivities(deps),
+    ...createFencedVerifyActivities(deps),
     ...createReplicationActivities(deps),
     ...createFenceActivities(deps),
     ...createReverseActivities(deps),

@@ -52,7 +52,7 @@ export function createRehearsalActivities(deps: ActivityDeps) {
               await measured('waitForGate', () => gate(m, source, target, names));
               // Every other session of the database is ended, and then it is looked twice that none is left.
               if (m.plan.stop.fence === 'read-only' || m.plan.stop.fence === 'lock-out')
-                estimate('fence', 2 * LIMITS.drainPollMs + roundTripMs * 4 + (await sessions(source, m)));
+                estimate('fence', 2 * LIMITS.fencePollMs + roundTripMs * 4 + (await sessions(source, m)));
               const markLsn = await measured('mark', () => emitMark(source, m.id));
               await measured('waitForDrain', () => drain(m, source, names, markLsn));
               // Workers end between two transactions, and are looked for at each poll.

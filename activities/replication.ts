@@ -21,7 +21,7 @@ import type { WrittenAfter } from '../src/postgres/written-after.ts';
 import { writtenAfter } from '../src/postgres/written-after.ts';
 import type { ActivityDeps } from './context.ts';
 import { watchErrors } from './apply-errors.ts';
-import { heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
+import { heartbeating, nextPoll, openSource, openTarget, withSession, withSessions } from './context.ts';
 import {
   requirePublished,
   requireSealed,
@@ -41,10 +41,8 @@ export function createReplicationActivities(deps: ActivityDeps) {
     work: (source: Session, target: Session, names: string[]) => Promise<T>,
     role: SessionRole = 'control',
   ): Promise<T> =>
-    withSession(openTarget(deps, m, role), doing, async (target) =>
-      withSession(openSource(deps, m, role), doing, async (source) =>
-        work(source, target, await generationNames(target, m)),
-      ),
+    withSessions(deps, m, role, doing, async (source, target) =>
+      work(source, target, await generationNames(target, m)),
     );
 
   return {
@@ -190,14 +188,19 @@ export function createReplicationActivities(deps: ActivityDeps) {
       );
     },
 
-    /** What `writtenAfter` finds on the slots of all generations. */
+    /** What `writtenAfter` finds on the slots of all generations. Only looks, beside the step that carries the sequences. */
     async walAfterMark(m: Migration): Promise<WrittenAfter> {
-      return onBoth(m, 'looking for what was written after the mark', async (source, target, names) => {
-        // Decoding sees what is flushed: what the application committed asynchronously is to be seen too.
-        await emitMark(source, m.id);
-        await requireSlots(source, names, '0/0');
-        return writtenAfter(source, target, names);
-      });
+      return onBoth(
+        m,
+        'looking for what was written after the mark',
+        async (source, target, names) => {
+          // Decoding sees what is flushed: what the application committed asynchronously is to be seen too.
+          await emitMark(source, m.id);
+          await requireSlots(source, names, '0/0');
+          return writtenAfter(source, target, names);
+        },
+        'probe',
+      );
     },
 
     /** Subscription, slot and publication away, in the order in which nothing is left when it dies in between. */
@@ -229,7 +232,7 @@ export async function sample(source: Session, names: string[], maxLagBytes: numb
   for (const until = Date.now() + LIMITS.gateSampleMs; ;) {
     if ((await bytesUnconfirmed(source, names, lsn)) === 0) return true;
     if (Date.now() > until) return false;
-    await nextPoll(LIMITS.drainPollMs);
+    await nextPoll(LIMITS.gatePollMs);
   }
 }
 

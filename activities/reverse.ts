@@ -23,7 +23,7 @@ import { subscriptionConnInfo } from '../src/postgres/subscription-conninfo.ts';
 import type { WrittenAfter } from '../src/postgres/written-after.ts';
 import { writtenAfter } from '../src/postgres/written-after.ts';
 import type { ActivityDeps } from './context.ts';
-import { heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
+import { heartbeating, nextPoll, openSource, openTarget, withSession, withSessions } from './context.ts';
 import { targetForSource } from './endpoints.ts';
 import { endWriters, requireRights } from './fence.ts';
 import { waitForTransactions } from './replication.ts';
@@ -36,10 +36,7 @@ export function createReverseActivities(deps: ActivityDeps) {
     doing: string,
     work: (source: Session, target: Session, name: string) => Promise<T>,
     role: SessionRole = 'control',
-  ): Promise<T> =>
-    withSession(openTarget(deps, m, role), doing, (target) =>
-      withSession(openSource(deps, m, role), doing, (source) => work(source, target, reverseName(m.id))),
-    );
+  ): Promise<T> => withSessions(deps, m, role, doing, (source, target) => work(source, target, reverseName(m.id)));
 
   return {
     /**
@@ -158,8 +155,8 @@ export function createReverseActivities(deps: ActivityDeps) {
       return onBoth(m, 'carrying the sequences back', async (source, target, name) => {
         await requireOwnLedger(target, m);
         await disableSubscriptions(source, [name]);
-        const states = await readSequences(target);
-        await carrySequences(source, states, await missingSequences(source, states));
+        const [states, there] = await Promise.all([readSequences(target), readSequences(source)]);
+        await carrySequences(source, states, there, await missingSequences(source, states));
         await emitMark(target, m.id);
         return writtenAfter(target, source, [name]);
       });

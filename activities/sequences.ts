@@ -8,7 +8,7 @@ import type { Session } from '../src/postgres/connection.ts';
 import type { SequenceState } from '../src/postgres/sequence.ts';
 import { furthest, listSequences, missingSequences, readSequences, setSequences } from '../src/postgres/sequence.ts';
 import type { ActivityDeps } from './context.ts';
-import { openSource, openTarget, withSession } from './context.ts';
+import { openSource, openTarget, withSession, withSessions } from './context.ts';
 
 const nameOf = ({ schema, name }: { schema: string; name: string }): string => quoteName(schema, name);
 
@@ -38,10 +38,10 @@ export function createSequenceActivities(deps: ActivityDeps) {
      * sequence that was created after the start is in no plan, as its table is not: said, and no reason not to stop.
      */
     async syncSequences(m: Migration): Promise<{ sequences: number }> {
-      const states = await withSession(openSource(deps, m, 'control'), 'reading the sequences', readSequences);
-      return withSession(openTarget(deps, m, 'control'), 'setting the sequences', async (target) => {
+      return withSessions(deps, m, 'control', 'carrying the sequences over', async (source, target) => {
         // After the end the application has them.
         await requireOwnLedger(target, m);
+        const [states, there] = await Promise.all([readSequences(source), readSequences(target)]);
         const missing = await missingSequences(target, states);
         for (const { schema, name } of missing.slice(0, LIMITS.namesInMessage))
           await recordWarning(
@@ -49,20 +49,21 @@ export function createSequenceActivities(deps: ActivityDeps) {
             'syncSequences',
             `Sequence ${displayName(schema, name)} is not on the target: it was created on the source after the start, or dropped on the target.`,
           );
-        return { sequences: await carrySequences(target, states, missing) };
+        return { sequences: await carrySequences(target, states, there, missing) };
       });
     },
   };
 }
 
-/** Sets those that are there, and none backwards. Returns how many. */
+/** Sets those that are there, and none to before what it was there (`before`). Returns how many. */
 export async function carrySequences(
   session: Session,
   states: readonly SequenceState[],
+  before: readonly SequenceState[],
   missing: readonly SequenceState[],
 ): Promise<number> {
   const lacking = new Set(missing.map(nameOf));
-  const there = new Map((await readSequences(session)).map((state) => [nameOf(state), state]));
+  const there = new Map(before.map((state) => [nameOf(state), state]));
   const known = states.filter((state) => !lacking.has(nameOf(state)));
   await setSequences(
     session,

@@ -20,7 +20,7 @@ export interface Verification {
 }
 
 /** Tables whose rows are together in one table on the target: one, or the partitions whose rows the target routes. */
-interface Group {
+export interface Group {
   label: string;
   schema: string;
   name: string;
@@ -57,7 +57,7 @@ export function createVerifyActivities(deps: ActivityDeps) {
               `SELECT snapshot FROM ${LEDGER_SCHEMA}.generation WHERE number = $1`,
               [generation],
             );
-            const groups = await readGroups(target, generation);
+            const groups = await readGroups(target, 'generation = $1', [generation]);
             await warnOfEarlier(target, generation);
             const method = await withSession(openLaneSource(deps, m, 'copy'), 'verifying the copy', (source) =>
               chooseHashMethod(source, target),
@@ -114,7 +114,12 @@ async function allOrFirstFailure(work: Promise<void>[], stop: () => void): Promi
   for (const result of results) if (result.status === 'rejected') throw result.reason;
 }
 
-async function readGroups(target: Session, generation: number): Promise<Group[]> {
+/** Smallest first. `which`: a condition on the ledger's relations. */
+export async function readGroups(
+  target: Session,
+  which: string,
+  parameters: readonly unknown[] = [],
+): Promise<Group[]> {
   const rows = await target.query<{
     schema: string;
     name: string;
@@ -127,8 +132,8 @@ async function readGroups(target: Session, generation: number): Promise<Group[]>
     `SELECT target_schema AS schema, target_name AS name, min(condition) AS condition, sum(bytes)::float8 AS bytes,
             bool_or((schema, name) <> (target_schema, target_name)) AS routed, (array_agg(array_to_json(columns)))[1] AS columns,
             json_agg(json_build_object('oid', oid, 'schema', schema, 'name', name, 'pages', pages)) AS members
-       FROM ${LEDGER_SCHEMA}.relation WHERE generation = $1 GROUP BY target_schema, target_name ORDER BY sum(bytes), min(oid)`,
-    [generation],
+       FROM ${LEDGER_SCHEMA}.relation WHERE ${which} GROUP BY target_schema, target_name ORDER BY sum(bytes), min(oid)`,
+    parameters,
   );
   return rows.map(({ schema, name, condition, members, routed, columns, bytes }) => ({
     label: displayName(schema, name),
@@ -274,11 +279,11 @@ async function compare(target: Session, groups: readonly Group[], began: number)
   };
 }
 
-const describe = ({ label, source, target }: Group): string =>
+export const describe = ({ label, source, target }: Group): string =>
   source.rows === target.rows
     ? `${label} (${source.rows} rows on both sides, with other values)`
     : `${label} (${source.rows} rows on the source, ${target.rows} on the target)`;
 
-const some = (names: readonly string[]): string =>
+export const some = (names: readonly string[]): string =>
   names.slice(0, LIMITS.namesInMessage).join(', ') +
   (names.length > LIMITS.namesInMessage ? ` and ${names.length - LIMITS.namesInMessage} more` : '');

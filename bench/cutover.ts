@@ -1,3 +1,5 @@
+import type { WorkflowHandle } from '@temporalio/client';
+import { Client, Connection } from '@temporalio/client';
 import { execFile } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -6,11 +8,14 @@ import { TemporalCli } from '../demo/temporal.ts';
 import type { PostgresServer } from '../lab/postgres-server.ts';
 import { startTemporalServer } from '../lab/temporal-server.ts';
 import { startWorkerProcess } from '../lab/worker-process.ts';
+import type { DatabaseProgress } from '../src/domain/progress.ts';
 import { temporalCliPath } from '../src/temporal/cli-path.ts';
 import { startServers } from './servers.ts';
 
 const TRANSACTIONS_PER_SECOND = 300;
 const CLIENTS = 6;
+/** How often the application's tool asks whether the target is open. */
+const ASK_MS = 25;
 /** Writes are counted this long before the cutover is asked for. */
 const WARM_UP_MS = 3_000;
 
@@ -27,11 +32,8 @@ interface Result {
   steps: StepTime[];
 }
 
-/**
- * An application: it stays with a server until an error, then tries the other one. What tells it that the target is open
- * is that no subscription is left there: until then the target would take writes that the cutover does not expect.
- */
-function startApplication(source: string, target: string, tables: number) {
+/** An application: it stays with a server until an error, then tries again, on the target once that is open. */
+function startApplication(source: string, target: string, tables: number, isOpen: () => boolean) {
   let stopping = false;
   let committed = 0;
   let lastOnSource = 0;
@@ -44,10 +46,10 @@ function startApplication(source: string, target: string, tables: number) {
       const due = performance.now() + pause;
       try {
         if (client === null) {
+          onTarget = isOpen();
           client = new pg.Client({ connectionString: onTarget ? target : source });
           client.on('error', () => undefined);
           await client.connect();
-          if (onTarget) await requireOpen(client);
         }
         await client.query(`INSERT INTO t${1 + Math.floor(Math.random() * tables)} (v) VALUES ('live')`);
         committed += 1;
@@ -56,7 +58,6 @@ function startApplication(source: string, target: string, tables: number) {
       } catch {
         await client?.end().catch(() => undefined);
         client = null;
-        onTarget = !onTarget;
         await delay(2);
         continue;
       }
@@ -75,11 +76,10 @@ function startApplication(source: string, target: string, tables: number) {
   };
 }
 
-async function requireOpen(client: pg.Client): Promise<void> {
-  const { rowCount } = await client.query(
-    'SELECT FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())',
-  );
-  if (rowCount !== 0) throw new Error('The target is not open yet.');
+/** What a proxy's tool would ask: until the phase says so the target would take writes that the cutover does not expect. */
+async function untilOpen(handle: WorkflowHandle): Promise<void> {
+  for (let phase = ''; !['finishing', 'done'].includes(phase); await delay(ASK_MS))
+    ({ phase } = await handle.query<DatabaseProgress>('progress'));
 }
 
 interface HistoryEvent {
@@ -142,6 +142,7 @@ async function main(sizes: readonly number[]): Promise<void> {
     TEMPORAL_ADDRESS: temporal.address,
   });
   const cli = new TemporalCli(temporalCliPath(), temporal.address, () => undefined);
+  const client = new Client({ connection: await Connection.connect({ address: temporal.address }) });
   const results: Result[] = [];
   for (const tables of sizes) {
     const database = `cutover${tables}`;
@@ -151,10 +152,13 @@ async function main(sizes: readonly number[]): Promise<void> {
       phase = (await cli.progress(database).catch(() => null))?.databases[0]?.phase ?? '';
       if (phase === 'failed') throw new Error(`The migration of ${database} failed.`);
     }
-    const application = startApplication(source.uri(database), target.uri(database), tables);
+    let isOpen = false;
+    const application = startApplication(source.uri(database), target.uri(database), tables, () => isOpen);
     await delay(WARM_UP_MS);
     const perSecond = Math.round((application.committed() * 1000) / WARM_UP_MS);
     await cli.signalStop(database, 'bench');
+    await untilOpen(client.workflow.getHandle(`${database}/${database}`));
+    isOpen = true;
     const { failure } = await cli.result(database);
     while (failure === null && application.downtimeMs() === null) await delay(50);
     await application.stop();

@@ -55,6 +55,7 @@ const KIND_OF: Record<keyof Activities, Kind> = {
   copyLargeObjects: 'lane',
   copySequences: 'change',
   verifyCopied: 'lane',
+  verifyFenced: 'lane',
   sealCopy: 'change',
   restoreConstraints: 'lane',
   restoreForeignKeys: 'lane',

@@ -1,12 +1,13 @@
 import { allHandlersFinished, CancellationScope, condition, isCancellation, workflowInfo } from '@temporalio/workflow';
 import { readFailure } from '../src/domain/application-failure.ts';
 import type { Fence } from '../src/domain/plan.ts';
-import type { CutoverReport } from '../src/domain/progress.ts';
+import type { CutoverReport, Verified } from '../src/domain/progress.ts';
 import { assessing } from './assessing.ts';
 import { Compensations } from './compensation.ts';
 import type { DatabaseRun } from './database-run.ts';
 import { within } from './deadline.ts';
 import { deadlinePassed, failOnce, fenceBroken, orPutBack } from './put-back.ts';
+import { sideBySide } from './side-by-side.ts';
 import { step } from './step.ts';
 
 export interface CutOver {
@@ -66,6 +67,9 @@ interface Attempt {
   run: DatabaseRun;
   fence: Fence;
   fencedBy: string | null;
+  verified: Verified | null;
+  /** When the fence has to be lifted, if the cutover is not done: milliseconds of the workflow's clock. */
+  endsAt: number;
   putBack: Compensations;
   /** As it says of itself. */
   current: string;
@@ -75,7 +79,16 @@ interface Attempt {
 
 function begin(run: DatabaseRun, fence: Fence): Attempt {
   const attempt: Attempt = {
-    ...{ run, fence, fencedBy: null, putBack: new Compensations(), current: '', steps: [] },
+    ...{
+      run,
+      fence,
+      fencedBy: null,
+      verified: null,
+      endsAt: Infinity,
+      putBack: new Compensations(),
+      current: '',
+      steps: [],
+    },
     next: (name, summary, ...args) => timed(attempt, name, summary, step(name, summary, ...args)),
   };
   return attempt;
@@ -84,8 +97,10 @@ function begin(run: DatabaseRun, fence: Fence): Attempt {
 async function timed<T>(attempt: Attempt, name: string, summary: string, work: Promise<T>): Promise<T> {
   attempt.current = summary;
   const began = Date.now();
+  const timed = { name, ms: 0 };
+  attempt.steps.push(timed);
   const result = await work;
-  attempt.steps.push({ name, ms: Date.now() - began });
+  timed.ms = Date.now() - began;
   return result;
 }
 
@@ -115,15 +130,19 @@ async function cutOver(run: DatabaseRun): Promise<CutOver> {
               seconds,
               `${database}: until writers are let in again`,
               async () => {
+                attempt.endsAt = Date.now() + seconds * 1000;
                 await putUpFence(attempt);
                 return drainAndCarryOver(attempt);
               },
               () => deadlinePassed('cutover', seconds, attempt.current),
             );
       await run.agree('drained');
-      const { fencedBy, steps } = attempt;
+      const { fencedBy, steps, verified } = attempt;
       const openedAt = new Date().toISOString();
-      return { walAfterMarkBytes, cutover: { fence, fencedBy, steps, openedAt, switchedAt: null, switchedBy: null } };
+      return {
+        walAfterMarkBytes,
+        cutover: { fence, fencedBy, steps, verified, openedAt, switchedAt: null, switchedBy: null },
+      };
     },
   );
   return working.catch(async (error: unknown) => {
@@ -156,16 +175,20 @@ const FENCING = {
 } as const;
 
 /** Everything between the last write and the end of the replication. Returns bytes of WAL that were not carried over. */
-async function drainAndCarryOver({ run, fence, putBack, next }: Attempt): Promise<number> {
+async function drainAndCarryOver(attempt: Attempt): Promise<number> {
+  const { run, fence, putBack, next } = attempt;
   const { m } = run;
   const { database } = m;
   const { markLsn } = await next('mark', `${database}: mark the end in the source's WAL`, m);
   await next('waitForDrain', `${database}: wait until the target has confirmed ${markLsn}`, m, markLsn);
   putBack.add('enable the subscriptions again', () => step('enableSubscriptions', `${database}: go on replicating`, m));
   await next('disableSubscriptions', `${database}: disable the subscriptions and wait for their workers`, m);
-  await next('syncSequences', `${database}: carry the sequences over`, m);
-  const after = await next('walAfterMark', `${database}: see what was written after the mark`, m);
+  const [, after] = await sideBySide(
+    () => next('syncSequences', `${database}: carry the sequences over`, m),
+    () => next('walAfterMark', `${database}: see what was written after the mark`, m),
+  );
   if (fence !== 'none' && after.bytes > 0) throw fenceBroken(database, 'source', after);
+  if (m.plan.verify === 'full') await verify(attempt);
   if (m.plan.reverse !== false) {
     putBack.add('drop the reverse replication', () =>
       step('dropReverse', `${database}: drop what the source would have followed by`, m),
@@ -173,6 +196,18 @@ async function drainAndCarryOver({ run, fence, putBack, next }: Attempt): Promis
     await next('armReverse', `${database}: let the source follow the target from now on`, m);
   }
   return after.bytes;
+}
+
+/** Compares in what is left of the deadline, but for what the steps after it may take. */
+async function verify(attempt: Attempt): Promise<void> {
+  const { run, fence, endsAt, next } = attempt;
+  const { m } = run;
+  if (fence === 'none') {
+    run.warnings.push('Nothing was compared at the cutover: without a fence, rows may change on the source meanwhile.');
+    return;
+  }
+  const seconds = Math.max(1, Math.floor(((endsAt - Date.now()) / 1000) * 0.8));
+  attempt.verified = await next('verifyFenced', `${m.database}: compare all rows, for ${seconds} s`, m, seconds);
 }
 
 function outcomeOf({ fence, fencedBy }: Attempt, failures: readonly string[]): string {

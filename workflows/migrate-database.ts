@@ -1,8 +1,9 @@
-import { CancellationScope, continueAsNew, ContinueAsNew, isCancellation, workflowInfo } from '@temporalio/workflow';
+import { continueAsNew, ContinueAsNew, isCancellation, workflowInfo } from '@temporalio/workflow';
 import type { WrittenReport } from '../activities/finish.ts';
 import type { StopRequest } from '../src/contract.ts';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
+import { formatBytes } from '../src/domain/format.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration, PinnedServers } from '../src/domain/migration.ts';
 import { migrationId } from '../src/domain/migration-id.ts';
@@ -16,6 +17,7 @@ import type { CarriedRun } from './database-run.ts';
 import { DatabaseRun } from './database-run.ts';
 import { measure, measuring } from './measuring.ts';
 import { followBack } from './reversing.ts';
+import { sideBySide } from './side-by-side.ts';
 import { step } from './step.ts';
 
 /** What the parent gives to one database's migration. */
@@ -254,24 +256,6 @@ async function subscribe(run: DatabaseRun): Promise<void> {
   await measure(run);
 }
 
-/** Side by side. When one fails for good the other is cancelled, since it may wait for what will never come. */
-async function sideBySide(...parts: (() => Promise<void>)[]): Promise<void> {
-  const scope = new CancellationScope();
-  const outcomes = await scope.run(() =>
-    Promise.allSettled(
-      parts.map((part) =>
-        part().catch((error: unknown) => {
-          scope.cancel();
-          throw error;
-        }),
-      ),
-    ),
-  );
-  const reasons = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
-  // The failure, not the cancellation that followed from it.
-  if (reasons.length > 0) throw reasons.find((reason) => !isCancellation(reason)) ?? reasons[0];
-}
-
 /** Past the point of no return. Clients that PgBouncer holds go on when it leads to the target. */
 async function leadClientsOver(run: DatabaseRun, cutover: CutoverReport): Promise<void> {
   const { m } = run;
@@ -296,7 +280,12 @@ function doneMessage(m: Migration, tables: number, rows: number, cutOver: CutOve
     cutOver.walAfterMarkBytes === 0
       ? 'Nothing was written to the source after the mark.'
       : `The source wrote ${cutOver.walAfterMarkBytes} bytes of WAL after the mark; rows among them are not on the target.`;
-  return [what, 'Then every change followed until the cutover.', after, STILL_FENCED[cutOver.cutover.fence]]
+  const { verified } = cutOver.cutover;
+  const compared =
+    verified === null
+      ? ''
+      : `Behind the fence ${verified.tables} of ${verified.ofTables} tables (${formatBytes(verified.bytes)}) were compared.`;
+  return [what, 'Then every change followed until the cutover.', after, compared, STILL_FENCED[cutOver.cutover.fence]]
     .filter((sentence) => sentence !== '')
     .join(' ');
 }

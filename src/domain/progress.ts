@@ -52,6 +52,13 @@ export interface RoleReport {
   message: string;
 }
 
+/** What was compared behind a fence, never more. Bytes are those of the heap on the source when it was copied. */
+export interface Verified {
+  tables: number;
+  ofTables: number;
+  bytes: number;
+}
+
 /** How the replication of one database was ended. Times are ISO 8601. */
 export interface CutoverReport {
   fence: Fence;
@@ -59,6 +66,8 @@ export interface CutoverReport {
   fencedBy: string | null;
   /** In their order, from the gate on. */
   steps: { name: string; ms: number }[];
+  /** With `verify: full`; null where nothing was compared behind the fence. */
+  verified: Verified | null;
   /** When the target had everything and could be written to. */
   openedAt: string;
   /** When, and by whom, the clients were led to it; null where nobody was asked. */

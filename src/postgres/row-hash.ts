@@ -44,15 +44,23 @@ export async function hashRows(session: Session, sets: readonly RowSet[], method
   return rows.map((row) => ({ rows: row.rows, sum: BigInt(row.sum) }));
 }
 
-function hashQuery({ schema, name, descend, columns, filter }: RowSet, place: number, method: HashMethod): string {
+function hashQuery(set: RowSet, place: number, method: HashMethod): string {
+  return `SELECT ${place} AS place, count(*)::float8 AS rows, coalesce(sum(${rowHash(set, method)}), 0)::text AS sum
+    FROM ${set.descend ? '' : 'ONLY '}${quoteName(set.schema, set.name)} AS r ${set.filter}`;
+}
+
+/** Of the row `r`, as SQL. */
+export function rowHash({ columns }: Pick<RowSet, 'columns'>, method: HashMethod): string {
   // `r.*` is the row, whatever its columns are called; `r` alone would be a column of that name.
   const row = columns === null ? '(r.*)' : `ROW(${columns.map((column) => `r.${quoteIdent(column)}`).join(', ')})`;
-  const hash = method.native
-    ? `hashtextextended(${row}::text COLLATE "C", 0)`
-    : `('x' || left(md5(convert_to(${row}::text, 'UTF8')), 16))::bit(64)::bigint`;
-  return `SELECT ${place} AS place, count(*)::float8 AS rows, coalesce(sum(${hash}), 0)::text AS sum
-    FROM ${descend ? '' : 'ONLY '}${quoteName(schema, name)} AS r ${filter}`;
+  return textHash(`${row}::text`, method);
 }
+
+/** 64 bits of a text, as SQL. */
+export const textHash = (text: string, { native }: HashMethod): string =>
+  native
+    ? `hashtextextended(${text} COLLATE "C", 0)`
+    : `('x' || left(md5(convert_to(${text}, 'UTF8')), 16))::bit(64)::bigint`;
 
 /** Cuts a table into ranges of pages; one range without limits when it is small or the server is older than 14. */
 export function pageRanges(version: number, pages: number, pagesPerRange: number): string[] {

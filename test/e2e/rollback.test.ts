@@ -26,7 +26,7 @@ test(
       const fence = round % 2 === 0 ? 'lock-out' : 'read-only';
       const migration = await startMigration({
         ...{ source, target, databases: [database] },
-        plan: { stop: { fence, deadlineSeconds: 120 }, reverse: {} },
+        plan: { stop: { fence, deadlineSeconds: 120 }, reverse: {}, verify: 'full' },
       });
       await source
         .psql('postgres', 'CREATE ROLE app LOGIN; GRANT pg_read_all_data, pg_write_all_data TO app')
@@ -54,7 +54,10 @@ test(
         await migration.handle.executeUpdate('rollback');
         if (round % 3 === 1) await migration.killWorker();
         const report = await migration.report();
-        expect(report.databases[0]).toMatchObject({ status: 'rolled-back', walAfterMarkBytes: 0 });
+        expect(report.databases[0]).toMatchObject({
+          ...{ status: 'rolled-back', walAfterMarkBytes: 0 },
+          cutover: { fence, verified: { tables: 2, ofTables: 2 } },
+        });
         money.lead(source.uri(database, { user: 'app' }));
         await moved(200);
         await money.stop();

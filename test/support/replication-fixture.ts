@@ -11,6 +11,7 @@ import { createReverseActivities } from '../../activities/reverse.ts';
 import { createSequenceActivities } from '../../activities/sequences.ts';
 import type { SnapshotTimes } from '../../activities/snapshot.ts';
 import { createSnapshotActivities } from '../../activities/snapshot.ts';
+import { createFencedVerifyActivities } from '../../activities/verify-fenced.ts';
 import { createUndoActivities } from '../../activities/undo.ts';
 import type { Migration } from '../../src/domain/migration.ts';
 import { parsePlan } from '../../src/domain/plan.ts';
@@ -86,6 +87,7 @@ export async function replicationFixture(options: ReplicationOptions) {
     ...createReplicationActivities(deps),
     ...createFenceActivities(deps),
     ...createReverseActivities(deps),
+    ...createFencedVerifyActivities(deps),
     ...createUndoActivities(deps),
   };
   /** Copies all rows under the snapshot, seals, subscribes and waits until the target has caught up. */

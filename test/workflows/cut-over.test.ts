@@ -128,6 +128,34 @@ test('what is written behind a fence is a failure that puts the cutover back; wi
   });
 });
 
+test('verify "full" compares behind the fence for a part of the deadline, and says what it has compared', async () => {
+  const given: number[] = [];
+  const verifyFenced = (_m: Migration, seconds: number) => {
+    given.push(seconds);
+    return Promise.resolve({ tables: 1, ofTables: 2, bytes: 500 });
+  };
+  const plan = { verify: 'full', stop: { fence: 'read-only', deadlineSeconds: 100 } };
+  await withWorkers({ verifyFenced }, async ({ start }) => {
+    const handle = await start('migrateCluster', plan);
+    await eventually(() => progressOf(handle), phaseIs('streaming'));
+    await handle.signal('stopReplication');
+    const { databases } = await reportOf(handle);
+    expect(databases[0]?.cutover?.verified).toEqual({ tables: 1, ofTables: 2, bytes: 500 });
+    expect(databases[0]?.message).toContain('Behind the fence 1 of 2 tables (500 B) were compared.');
+    expect(given[0]).toBeGreaterThan(20);
+    expect(given[0]).toBeLessThanOrEqual(80);
+  });
+  await withWorkers({ verifyFenced }, async ({ start }) => {
+    const handle = await start('migrateCluster', plan);
+    await eventually(() => progressOf(handle), phaseIs('streaming'));
+    await handle.signal('stopReplication', { fence: 'none' });
+    const { databases } = await reportOf(handle);
+    expect(databases[0]?.cutover?.verified).toBeNull();
+    expect(databases[0]?.warnings.join()).toContain('Nothing was compared at the cutover');
+    expect(given).toHaveLength(1);
+  });
+});
+
 test('a stop waits for its time while changes go on, and a later one without a time is done at once', async () => {
   await withWorkers({}, async ({ start, calls }) => {
     const handle = await start('migrateCluster');

@@ -1,0 +1,83 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import { startPostgres } from '../../lab/postgres-server.ts';
+import { hasOldServers } from '../../lab/tools.ts';
+import { runActivity } from '../support/copy-fixture.ts';
+import type { ReplicationFixture, ReplicationOptions } from '../support/replication-fixture.ts';
+import { replicationFixture } from '../support/replication-fixture.ts';
+
+const closing: (() => Promise<void>)[] = [];
+afterEach(async () => {
+  for (const close of closing.splice(0).reverse()) await close();
+});
+
+const SCHEMA = `
+  CREATE TABLE public."odd ""name" ("Key" text, n int, v text, PRIMARY KEY ("Key", n));
+  CREATE TABLE public.big (id int PRIMARY KEY, v text);
+  CREATE TABLE public.keyless (a int, b text);
+  ALTER TABLE public.keyless REPLICA IDENTITY FULL;
+  CREATE TABLE public.part (id int NOT NULL, v text) PARTITION BY RANGE (id);
+  CREATE TABLE public.part_1 PARTITION OF public.part (PRIMARY KEY (id)) FOR VALUES FROM (0) TO (500);
+  CREATE TABLE public.part_2 PARTITION OF public.part (PRIMARY KEY (id)) FOR VALUES FROM (500) TO (1000)`;
+const ROWS = `
+  INSERT INTO public."odd ""name" SELECT 'key ' || n, n, md5(n::text) FROM generate_series(1, 1000) n;
+  INSERT INTO public.big SELECT n, repeat(md5(n::text), 4) FROM generate_series(1, 5000) n;
+  INSERT INTO public.keyless SELECT n % 5, 'x' FROM generate_series(1, 100) n;
+  INSERT INTO public.part SELECT n, 'p' FROM generate_series(0, 999) n`;
+
+async function drained(options: ReplicationOptions = {}): Promise<ReplicationFixture> {
+  const f = await replicationFixture({ schema: SCHEMA, rows: ROWS, ...options });
+  closing.push(f.close);
+  await f.stream();
+  await f.source.query(`UPDATE public.big SET v = 'changed' WHERE id % 100 = 1; DELETE FROM public.part WHERE id = 7`);
+  const { markLsn } = await runActivity(f.steps.mark, [f.m]);
+  await runActivity(f.steps.waitForDrain, [f.m, markLsn]);
+  await runActivity(f.steps.disableSubscriptions, [f.m]);
+  return f;
+}
+
+describe.each([
+  [10, 14],
+  [17, 18],
+])('behind a fence, from %i to %i', (major, target) => {
+  test.runIf(hasOldServers || major !== 10)(
+    'every row of every table is compared, and what differs is named with its keys',
+    async () => {
+      const source = major === 10 ? await startPostgres({ major }) : major;
+      if (typeof source !== 'number') closing.push(source.remove);
+      const f = await drained({ source, target });
+      const tables = 5;
+      expect(await runActivity(f.steps.verifyFenced, [f.m, 60])).toEqual({
+        ...{ tables, ofTables: tables },
+        bytes: expect.any(Number) as number,
+      });
+
+      await f.target.query(`
+        UPDATE public.big SET v = 'by hand' WHERE id = 4711; DELETE FROM public.big WHERE id = 4999;
+        INSERT INTO public."odd ""name" VALUES ('key, of "somebody"', 1, 'extra');
+        UPDATE public.keyless SET b = 'y' WHERE ctid = (SELECT min(ctid) FROM public.keyless);
+        UPDATE public.part SET v = 'q' WHERE id = 501`);
+      const failed = runActivity(f.steps.verifyFenced, [f.m, 60]);
+      await expect(failed).rejects.toMatchObject({ type: 'RowsDiffer' });
+      const { message } = (await failed.catch((error: unknown) => error)) as Error;
+      expect(message).toContain(
+        'public.big (5000 rows on the source, 4999 on the target), with the keys (4711), (4999)',
+      );
+      expect(message).toContain(`public."odd ""name" (1000 rows on the source, 1001 on the target), with the keys`);
+      expect(message).toContain('public.keyless (100 rows on both sides, with other values)');
+      expect(message).toContain('public.part_2 (500 rows on both sides, with other values), with the keys (501)');
+      expect(message).not.toContain('part_1');
+      expect(message).not.toContain('by hand');
+    },
+    60_000,
+  );
+});
+
+test('it stops when its time is over, and counts only what it has compared', async () => {
+  const f = await drained();
+  const lock = await f.open('target');
+  await lock.query('BEGIN; LOCK TABLE public.big');
+  const verified = await runActivity(f.steps.verifyFenced, [f.m, 2]);
+  await lock.query('ROLLBACK');
+  expect(verified.ofTables).toBe(5);
+  expect(verified.tables).toBeLessThan(5);
+}, 60_000);
