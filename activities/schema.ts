@@ -8,7 +8,7 @@ import type { EntryRow, EntryRun } from '../src/postgres/entry.ts';
 import { countEntries, ENTRY_SETTINGS, lockSchemaWork, runEntries } from '../src/postgres/entry.ts';
 import { underSnapshot } from '../src/postgres/import-snapshot.ts';
 import { requireOwnLedger } from '../src/postgres/ledger.ts';
-import { displayView, readPopulated, readUnpopulatedInOrder, refresh } from '../src/postgres/matview.ts';
+import { displayView, readPopulated, readInOrder, refresh } from '../src/postgres/matview.ts';
 import { archiveSchema, nameSome } from '../src/postgres/schema-archive.ts';
 import { readRelations } from '../src/postgres/schema-catalog.ts';
 import { toMigrationError } from '../src/postgres/sqlstate.ts';
@@ -122,11 +122,12 @@ export function createSchemaActivities(deps: ActivityDeps) {
     },
 
     /**
-     * Fills the materialized views that are filled on the source, each in its own transaction, after those it reads.
-     * One that fails does not keep the others from being filled.
-     * @throws MigrationError `ConstraintFailed` naming those that cannot be filled
+     * The materialized views that are filled on the source, each in its own transaction, after those it reads. `which`:
+     * after the copy those that are `empty` on the target; before a cutover those that are `filled`, because their tables
+     * have changed since, and no replication carries a REFRESH. One that fails does not keep the others back.
+     * @throws MigrationError `ConstraintFailed` naming those that cannot be refreshed
      */
-    async refreshMaterializedViews(m: Migration): Promise<{ refreshed: number }> {
+    async refreshMaterializedViews(m: Migration, which: 'empty' | 'filled'): Promise<{ refreshed: number }> {
       const populated = await withSession(
         openSource(deps, m, 'control'),
         'reading the materialized views',
@@ -135,7 +136,8 @@ export function createSchemaActivities(deps: ActivityDeps) {
       const wanted = new Set(populated.map(displayView));
       return withSession(openTarget(deps, m, 'control'), 'refreshing the materialized views', async (target) => {
         await requireOwnLedger(target, m);
-        const views = (await readUnpopulatedInOrder(target)).filter((view) => wanted.has(displayView(view)));
+        const there = await readInOrder(target, which === 'filled');
+        const views = there.filter((view) => wanted.has(displayView(view)));
         const failures: MigrationError[] = [];
         for (const view of views) {
           const object = displayView(view);

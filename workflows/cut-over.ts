@@ -117,6 +117,7 @@ async function cutOver(run: DatabaseRun): Promise<CutOver> {
     'streaming',
     (failures) => outcomeOf(attempt, failures),
     async () => {
+      await run.attempt('refreshMaterializedViews', `${database}: refresh the materialized views`, m, 'filled');
       const { maxLagBytes } = plan.stop;
       const gate = `${database}: wait until the target is at most ${maxLagBytes} bytes behind`;
       await next('waitForGate', gate, m, maxLagBytes);

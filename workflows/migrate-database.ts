@@ -177,7 +177,7 @@ async function copyDatabase(run: DatabaseRun): Promise<void> {
   await copyInGenerations(run);
   status.enter('subscribing', 'Adding foreign keys, triggers, owners and grants.');
   await run.attempt('restoreConstraints', `${m.database}: restore foreign keys, triggers, owners and grants`, m);
-  await run.attempt('refreshMaterializedViews', `${m.database}: refresh the materialized views`, m);
+  await run.attempt('refreshMaterializedViews', `${m.database}: fill the materialized views`, m, 'empty');
 }
 
 /**

@@ -14,10 +14,10 @@ export const readPopulated = (source: Session): Promise<MaterializedView[]> =>
         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')`,
   );
 
-/** The target's materialized views that are not populated, each after those that it reads, also through plain views. */
-export async function readUnpopulatedInOrder(target: Session): Promise<MaterializedView[]> {
-  const views = await target.query<MaterializedView & { oid: string; populated: boolean; reads: string[] }>(
-    `SELECT c.oid::text, s.nspname AS schema, c.relname AS name, c.relkind <> 'm' OR c.relispopulated AS populated,
+/** The target's materialized views that are populated, or not, each after those that it reads, also through plain views. */
+export async function readInOrder(target: Session, populated: boolean): Promise<MaterializedView[]> {
+  const views = await target.query<MaterializedView & { oid: string; materialized: boolean; populated: boolean; reads: string[] }>(
+    `SELECT c.oid::text, s.nspname AS schema, c.relname AS name, c.relkind = 'm' AS materialized, c.relispopulated AS populated,
             array(SELECT DISTINCT d.refobjid::text
                     FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
                     JOIN pg_class v ON v.oid = d.refobjid AND v.relkind IN ('v', 'm')
@@ -34,7 +34,7 @@ export async function readUnpopulatedInOrder(target: Session): Promise<Materiali
     if (view === undefined || visited.has(oid)) return;
     visited.add(oid);
     view.reads.forEach(visit);
-    if (!view.populated) ordered.push({ schema: view.schema, name: view.name });
+    if (view.materialized && view.populated === populated) ordered.push({ schema: view.schema, name: view.name });
   };
   views.forEach(({ oid }) => visit(oid));
   return ordered;

@@ -41,7 +41,7 @@ beforeAll(async () => {
     sourceForTarget: completeConnInfo(parseConnInfo(source.uri('dark'), 'test'), {}),
     own: null,
     pgbouncer: null,
-    targetForSource: null,
+    targetForSource: { info: { host: 'new', user: 'mover' }, reader: 'worker' },
     tables: await listTables(sessions.source, plan, 'dark'),
     targetExists: true,
     rowsBudget: { ms: 1000 },

@@ -339,5 +339,12 @@ describe('refreshMaterializedViews', () => {
     await f.to.psql(f.m.database, 'DELETE FROM t WHERE id = 0');
     expect(await f.refreshMaterializedViews()).toEqual({ refreshed: 1 });
     expect(await f.to.psql(f.m.database, populated)).toBe('a b_bad z');
+
+    // Before a cutover: what has changed since, and nothing that was left unfilled.
+    await f.to.psql(f.m.database, 'INSERT INTO t VALUES (5), (6)');
+    expect(await f.refreshMaterializedViews()).toEqual({ refreshed: 0 });
+    expect(await f.refreshMaterializedViews('filled')).toEqual({ refreshed: 3 });
+    expect(await f.to.psql(f.m.database, 'SELECT n FROM a')).toBe('3');
+    expect(await f.to.psql(f.m.database, populated)).toBe('a b_bad z');
   });
 });

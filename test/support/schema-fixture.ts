@@ -39,7 +39,7 @@ export interface SchemaFixture {
   createDatabase(m?: Migration): Promise<{ created: boolean }>;
   copySchema(m?: Migration): Promise<{ entries: number }>;
   restoreConstraints(): Promise<void>;
-  refreshMaterializedViews(): Promise<{ refreshed: number }>;
+  refreshMaterializedViews(which?: 'empty' | 'filled'): Promise<{ refreshed: number }>;
   readReport(): Promise<{ tables: number; rows: number; bytes: number; warnings: string[] }>;
   finish(): Promise<{ warnings: string[] }>;
   close(): Promise<void>;
@@ -90,7 +90,7 @@ export async function schemaFixture(options: SchemaFixtureOptions = {}): Promise
     createDatabase: (other = m) => runActivity((x) => made.createDatabase(x), [other]),
     copySchema: (other = m) => runActivity((x, g) => schema.copySchema(x, g), [other, 0] as [Migration, number]),
     restoreConstraints: () => runActivity((x) => schema.restoreConstraints(x), [m]),
-    refreshMaterializedViews: () => runActivity((x) => schema.refreshMaterializedViews(x), [m]),
+    refreshMaterializedViews: (which = 'empty') => runActivity((x) => schema.refreshMaterializedViews(x, which), [m]),
     readReport: () => runActivity((x) => ending.readReport(x), [m]),
     finish: () => runActivity((x) => ending.finish(x), [m]),
     close: async () => {
