@@ -10,7 +10,7 @@ import { sqlstateOf, toMigrationError } from '../src/postgres/sqlstate.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating, withSessions } from './context.ts';
 import type { Group } from './verify.ts';
-import { describe, readGroups, some } from './verify.ts';
+import { allOrFirstFailure, describe, readGroups, some } from './verify.ts';
 
 const CANCELLED = '57014';
 
@@ -48,7 +48,8 @@ export function createFencedVerifyActivities(deps: ActivityDeps) {
               withSessions(deps, m, 'probe', 'comparing behind the fence', (left, right) =>
                 compareAll(left, right, work, method),
               );
-            await Promise.all([compareAll(source, target, work, method), second()]);
+            const lanes = [compareAll(source, target, work, method), second()];
+            await allOrFirstFailure(lanes, () => (work.left.length = 0));
           },
         );
         const [first] = work.differing;
@@ -75,7 +76,7 @@ async function compareAll(source: Session, target: Session, work: Work, method: 
       const label = batch[0]?.label ?? '';
       // The time is over: what was not compared is not counted.
       if (sqlstateOf(error) === CANCELLED && performance.now() >= work.endsAt) return;
-      throw toMigrationError(error, { server: 'source', doing: `comparing ${label}`, object: label });
+      throw toMigrationError(error, { server: 'source', doing: `comparing ${label} on both servers`, object: label });
     }
   }
 }
@@ -95,13 +96,9 @@ async function compareBatch(
   work: Work,
   method: HashMethod,
 ): Promise<void> {
-  const names = await namesNow(source, batch);
-  const members = batch.flatMap((group) => group.members.map((member) => ({ group, oid: member.oid })));
-  const onSource = members.flatMap(({ group, oid }) => {
-    const name = names.get(oid);
-    return name === undefined ? [] : [{ group, set: { ...setOf(group), ...name, descend: false } }];
-  });
-  const onTarget = batch.map((group) => ({ group, set: setOf(group) }));
+  const now = await tablesNow(source, batch);
+  const pairs = batch.map((group) => ({ group, ...setsOf(group, now) }));
+  const onSource = pairs.flatMap(({ group, left }) => left.map((set) => ({ group, set })));
   const [left, right] = await Promise.all([
     hashRows(
       source,
@@ -110,7 +107,7 @@ async function compareBatch(
     ),
     hashRows(
       target,
-      onTarget.map(({ set }) => set),
+      pairs.map(({ right: set }) => set),
       method,
     ),
   ]);
@@ -118,35 +115,66 @@ async function compareBatch(
     group.source.rows += left[index]?.rows ?? 0;
     group.source.sum += left[index]?.sum ?? 0n;
   }
-  for (const [index, { group }] of onTarget.entries()) group.target = right[index] ?? group.target;
-  for (const group of batch) {
+  for (const [index, { group, left: sets, right: set }] of pairs.entries()) {
+    group.target = right[index] ?? group.target;
     work.done.tables += 1;
     work.done.bytes += group.bytes;
     if (group.source.rows === group.target.rows && group.source.sum === group.target.sum) continue;
-    const pair = onSource.filter((one) => one.group === group);
-    const [only] = pair;
-    const keys =
-      pair.length === 1 && only !== undefined
-        ? await differingKeys(source, target, [only.set, setOf(group)], method)
-        : null;
-    work.differing.push(`${describe(group)}${keys === null ? '' : `, with the keys ${keys.join(', ')}`}`);
+    // Booked before its keys are looked for: that may take longer than there is time.
+    const place = work.differing.push(describe(group)) - 1;
+    const [only] = sets;
+    if (sets.length !== 1 || only === undefined) continue;
+    const keys = await keysInTime(source, target, [only, set], work, method);
+    if (keys !== null) work.differing[place] = `${describe(group)}, with the keys ${keys.join(', ')}`;
   }
 }
 
-const setOf = ({ schema, name, columns, condition }: Group): RowSet => ({
-  ...{ schema, name, columns, filter: condition },
-  descend: columns !== null,
-});
-
-/** A table may have been renamed on both servers since its copy. */
-async function namesNow(
+/** Null: there are none, or no time to find them. */
+async function keysInTime(
   source: Session,
-  batch: readonly Group[],
-): Promise<Map<number, { schema: string; name: string }>> {
-  const rows = await source.query<{ oid: number; schema: string; name: string }>(
-    `SELECT c.oid::bigint::float8 AS oid, n.nspname AS schema, c.relname AS name
+  target: Session,
+  sets: readonly [RowSet, RowSet],
+  work: Work,
+  method: HashMethod,
+): Promise<string[] | null> {
+  // Two queries, one after the other.
+  const ms = Math.floor((work.endsAt - performance.now()) / 2);
+  if (ms <= 0) return null;
+  for (const session of [source, target]) await session.query(`SET statement_timeout = ${ms}`);
+  return differingKeys(source, target, sets, method).catch((error: unknown) => {
+    if (sqlstateOf(error) === CANCELLED) return null;
+    throw error;
+  });
+}
+
+interface TableNow {
+  schema: string;
+  name: string;
+  columns: string[];
+}
+
+/**
+ * What to read on either side. By the names that table and columns have now on the source: they may have been renamed on
+ * both servers since the copy, and be in another order on the target. Where the target routes rows, it has tables of its own.
+ */
+function setsOf(group: Group, now: ReadonlyMap<number, TableNow>): { left: RowSet[]; right: RowSet } {
+  const routed = group.columns !== null;
+  const filter = group.condition;
+  const tables = group.members.flatMap(({ oid }) => now.get(oid) ?? []);
+  const columns = group.columns ?? tables[0]?.columns ?? null;
+  const { schema, name } = routed ? group : (tables[0] ?? group);
+  return {
+    left: tables.map((table) => ({ ...table, columns, filter, descend: false })),
+    right: { schema, name, columns, filter, descend: routed },
+  };
+}
+
+async function tablesNow(source: Session, batch: readonly Group[]): Promise<Map<number, TableNow>> {
+  const rows = await source.query<TableNow & { oid: number }>(
+    `SELECT c.oid::bigint::float8 AS oid, n.nspname AS schema, c.relname AS name,
+            array(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum) AS columns
        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1::oid[])`,
     [batch.flatMap(({ members }) => members.map(({ oid }) => oid))],
   );
-  return new Map(rows.map(({ oid, schema, name }) => [oid, { schema, name }]));
+  return new Map(rows.map(({ oid, ...table }) => [oid, table]));
 }

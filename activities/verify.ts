@@ -108,7 +108,7 @@ async function warnOfEarlier(target: Session, generation: number): Promise<void>
 }
 
 /** Waits for all, so that none works on after the answer, and throws the first failure; it tells the others to stop. */
-async function allOrFirstFailure(work: Promise<void>[], stop: () => void): Promise<void> {
+export async function allOrFirstFailure(work: Promise<void>[], stop: () => void): Promise<void> {
   for (const one of work) one.catch(stop);
   const results = await Promise.allSettled(work);
   for (const result of results) if (result.status === 'rejected') throw result.reason;

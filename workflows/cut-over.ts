@@ -184,12 +184,13 @@ async function drainAndCarryOver(attempt: Attempt): Promise<number> {
   await next('waitForDrain', `${database}: wait until the target has confirmed ${markLsn}`, m, markLsn);
   putBack.add('enable the subscriptions again', () => step('enableSubscriptions', `${database}: go on replicating`, m));
   await next('disableSubscriptions', `${database}: disable the subscriptions and wait for their workers`, m);
+  if (m.plan.verify === 'full') await verify(attempt);
+  // After all that takes long: what was written until now is found.
   const [, after] = await sideBySide(
     () => next('syncSequences', `${database}: carry the sequences over`, m),
     () => next('walAfterMark', `${database}: see what was written after the mark`, m),
   );
   if (fence !== 'none' && after.bytes > 0) throw fenceBroken(database, 'source', after);
-  if (m.plan.verify === 'full') await verify(attempt);
   if (m.plan.reverse !== false) {
     putBack.add('drop the reverse replication', () =>
       step('dropReverse', `${database}: drop what the source would have followed by`, m),

@@ -16,7 +16,9 @@ export const readPopulated = (source: Session): Promise<MaterializedView[]> =>
 
 /** The target's materialized views that are populated, or not, each after those that it reads, also through plain views. */
 export async function readInOrder(target: Session, populated: boolean): Promise<MaterializedView[]> {
-  const views = await target.query<MaterializedView & { oid: string; materialized: boolean; populated: boolean; reads: string[] }>(
+  const views = await target.query<
+    MaterializedView & { oid: string; materialized: boolean; populated: boolean; reads: string[] }
+  >(
     `SELECT c.oid::text, s.nspname AS schema, c.relname AS name, c.relkind = 'm' AS materialized, c.relispopulated AS populated,
             array(SELECT DISTINCT d.refobjid::text
                     FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid

@@ -32,10 +32,11 @@ export async function differingKeys(
     .slice(0, LIMITS.keysInMessage);
 }
 
-/** Of the replica identity, else of the primary key; in the order of the table's columns. */
+/** Of the replica identity, else of the primary key; in the order of the table's columns. What it INCLUDEs is no key. */
 async function keyColumns(session: Session, { schema, name }: RowSet): Promise<string[]> {
+  const keys = session.version >= 110000 ? 'i.indkey[0:i.indnkeyatts - 1]' : 'i.indkey';
   const rows = await session.query<{ name: string }>(
-    `SELECT a.attname AS name FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+    `SELECT a.attname AS name FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (${keys})
       WHERE i.indexrelid = (SELECT indexrelid FROM pg_index WHERE indrelid = $1::regclass AND (indisreplident OR indisprimary)
                              ORDER BY indisreplident DESC LIMIT 1)
       ORDER BY a.attnum`,

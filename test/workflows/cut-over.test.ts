@@ -141,6 +141,8 @@ test('verify "full" compares behind the fence for a part of the deadline, and sa
     await handle.signal('stopReplication');
     const { databases } = await reportOf(handle);
     expect(databases[0]?.cutover?.verified).toEqual({ tables: 1, ofTables: 2, bytes: 500 });
+    const order = databases[0]?.cutover?.steps.map(({ name }) => name) ?? [];
+    expect(order.indexOf('verifyFenced')).toBeLessThan(order.indexOf('walAfterMark'));
     expect(databases[0]?.message).toContain('Behind the fence 1 of 2 tables (500 B) were compared.');
     expect(given[0]).toBeGreaterThan(20);
     expect(given[0]).toBeLessThanOrEqual(80);
