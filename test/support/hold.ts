@@ -60,10 +60,10 @@ export async function holdAt(server: PostgresAccess, database: string, place: ke
   };
 }
 
-/** Keeps everybody from reading and writing a table. */
+/** Keeps everybody from writing a table; it can be read, so a materialized view of it can be filled. */
 export async function lockTable(server: PostgresAccess, database: string, table: string): Promise<Hold> {
   const client = await connect(server, database);
-  await client.query(`BEGIN; LOCK TABLE ${table} IN ACCESS EXCLUSIVE MODE`);
+  await client.query(`BEGIN; LOCK TABLE ${table} IN EXCLUSIVE MODE`);
   return {
     reached: () => untilWaiting(server, database, `relation = '${table}'::regclass`),
     release: () => client.end(),
