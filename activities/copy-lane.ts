@@ -64,7 +64,7 @@ async function copyNext(
       units = await claimCopyUnits(target, generation, cursor);
       if (units.length > 0) await copyUnits(source, target, snapshot, units, progress, findTruncated);
     });
-    progress.tables += units.filter(({ firstPage }) => (firstPage ?? 0) === 0).length;
+    progress.tables += units.filter(({ firstPage, keyRange }) => (firstPage ?? keyRange ?? 0) === 0).length;
   } catch (error) {
     progress.bytes = bytes;
     if (!(error instanceof MigrationError) || error.details.sqlstate !== LOCK_NOT_AVAILABLE || source.closed)

@@ -6,7 +6,7 @@ import type { Session } from '../src/postgres/connection.ts';
 import type { CopySizes } from '../src/postgres/copy-plan.ts';
 import { planRelations, planUnits, writeCopyPlan } from '../src/postgres/copy-plan.ts';
 import { holdOpenGeneration, SEALED, tablesOfGeneration } from '../src/postgres/generation.ts';
-import { displayName, quoteName } from '../src/postgres/identifier.ts';
+import { displayName } from '../src/postgres/identifier.ts';
 import { underSnapshot } from '../src/postgres/import-snapshot.ts';
 import { recordEvent, recordWarning } from '../src/postgres/ledger.ts';
 import { listTables } from '../src/postgres/scope.ts';
@@ -16,6 +16,7 @@ import { findUnfinished } from '../src/postgres/unit.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating, openSource, openTarget, withSession } from './context.ts';
 import { runCopyLane } from './copy-lane.ts';
+import { empty, rangesToCopy } from './copy-ranges.ts';
 import { flushLane, openLaneSource, openLaneTarget, takeOverLane, withBoth } from './lane-sessions.ts';
 
 export interface CopyPlan {
@@ -50,16 +51,16 @@ export function createCopyActivities(deps: ActivityDeps, sizes: CopySizes = LIMI
           const isWanted = await tablesOfGeneration(target, generation);
           const tables = await underSnapshot(source, snapshot, async () => {
             const found = (await listTables(source, m.plan, m.database)).filter(isWanted);
-            const replication = m.method === 'replication';
-            return { found, relations: await planRelations(source, target.version, found, replication, sizes) };
+            const ranges = await rangesToCopy(target, generation, found);
+            const how = { replication: m.method === 'replication', sizes, ranges };
+            return { found, relations: await planRelations(source, target.version, found, how) };
           });
           await replaceRelations(source, target, generation, tables.found);
           await writeCopyPlan(target, generation, tables.relations, planUnits(tables.relations, sizes));
-          const split = tables.relations.filter((relation) => relation.split);
-          if (split.length > 0)
-            await target.query(
-              `TRUNCATE ${split.map(({ schema, name }) => `ONLY ${quoteName(schema, name)}`).join(', ')}`,
-            );
+          await empty(
+            target,
+            tables.relations.filter(({ split }) => split),
+          );
           if (m.method === 'replication') await warnOfUnlogged(target, tables.found);
           await recordEvent(target, planned(generation), `Planned the copy of ${tables.relations.length} tables.`);
         });

@@ -19,6 +19,8 @@ export interface ClosedGeneration {
   /** Tables of this and all earlier generations, and those that are left for the next one. */
   finished: number;
   left: number;
+  /** Ranges of keys that are finished, of the tables that are left. */
+  ranges: number;
 }
 
 const LOCK_NOT_AVAILABLE = '55P03';
@@ -40,7 +42,8 @@ export function createGenerationActivities(deps: ActivityDeps) {
             await withdraw(source, target, m, generation);
           }
           const closed = await count(target, generation, false);
-          const message = `${closed.finished} tables are finished, ${closed.left} are copied anew: ${reason}`;
+          const ranges = closed.ranges === 0 ? '' : `, but for ${closed.ranges} ranges of their keys`;
+          const message = `${closed.finished} tables are finished, ${closed.left} are copied anew${ranges}: ${reason}`;
           await recordEvent(target, `generation ${generation}`, message);
           return closed;
         }),
@@ -124,7 +127,9 @@ async function withdraw(source: Session, target: Session, m: Migration, generati
 
 async function count(target: Session, generation: number, sealed: boolean): Promise<ClosedGeneration> {
   const tables = await target.one<Omit<ClosedGeneration, 'sealed'>>(
-    `SELECT count(*) FILTER (WHERE generation <= $1)::float8 AS finished, count(*) FILTER (WHERE generation > $1)::float8 AS left
+    `SELECT count(*) FILTER (WHERE generation <= $1)::float8 AS finished, count(*) FILTER (WHERE generation > $1)::float8 AS left,
+            (SELECT count(*)::float8 FROM ${LEDGER_SCHEMA}.key_range k JOIN ${LEDGER_SCHEMA}.relation l ON l.oid = k.relation
+              WHERE k.generation <= $1 AND l.generation > $1) AS ranges
        FROM ${LEDGER_SCHEMA}.relation`,
     [generation],
   );

@@ -5,6 +5,7 @@ import type { Migration } from '../src/domain/migration.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { displayName, quoteIdent } from '../src/postgres/identifier.ts';
 import { bytesUnconfirmed, sameLsn } from '../src/postgres/lag.ts';
+import { publicationsOf, readRangeDamage } from '../src/postgres/key-range.ts';
 import { recordWarning } from '../src/postgres/ledger.ts';
 import { notPublished } from '../src/postgres/publication.ts';
 import { isPublished, listTables } from '../src/postgres/scope.ts';
@@ -58,13 +59,18 @@ export async function requireSlotsOfTheSnapshots(source: Session, target: Sessio
   }
 }
 
+const AGAIN = 'Start the migration again, and leave its publications alone.';
+
 /**
  * What a publication does not list is skipped by its slot, and counts as confirmed: nothing else would show the gap.
  * @throws MigrationError `SlotLost`, naming the table
  */
 export async function requirePublished(source: Session, target: Session, names: string[]): Promise<void> {
+  const damage = await readRangeDamage(source, target);
+  if (damage !== null) throw new MigrationError('SlotLost', damage.message, { object: damage.table, next: AGAIN });
   const copied = await target.query<{ oid: number }>(
-    `SELECT oid::float8 AS oid FROM ${LEDGER_SCHEMA}.relation WHERE published`,
+    `SELECT oid::float8 AS oid FROM ${LEDGER_SCHEMA}.relation r
+      WHERE published AND NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.key_range k WHERE k.relation = r.oid)`,
   );
   const lacking = await notPublished(
     source,
@@ -77,7 +83,7 @@ export async function requirePublished(source: Session, target: Session, names: 
   throw new MigrationError(
     'SlotLost',
     `Table ${first}${more} was taken out of the publication on the source, so changes of it are lost.`,
-    { object: first, next: 'Start the migration again, and leave its publication alone.' },
+    { object: first, next: AGAIN },
   );
 }
 
@@ -94,13 +100,17 @@ export async function requireSubscribed(
   const copied = await target.query<{ oid: number }>(
     `SELECT oid::float8 AS oid FROM ${LEDGER_SCHEMA}.relation WHERE published`,
   );
+  const publications = await publicationsOf(target);
+  const subscriptionOf = new Map(
+    names.flatMap((name) => (publications.get(name) ?? [name]).map((publication) => [publication, name])),
+  );
   // By the names that they have now: a rename on both servers is no loss.
   const onSource = await source.query<{ schema: string; name: string; publication: string }>(
     `SELECT n.nspname AS schema, c.relname AS name, p.pubname AS publication
        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
        JOIN pg_publication_rel r ON r.prrelid = c.oid JOIN pg_publication p ON p.oid = r.prpubid AND p.pubname = ANY ($2)
       WHERE c.oid = ANY ($1::oid[]) ORDER BY 1, 2`,
-    [copied.map(({ oid }) => oid), names],
+    [copied.map(({ oid }) => oid), [...subscriptionOf.keys()]],
   );
   const rows = await target.query<{ schema: string; name: string }>(
     `SELECT n.nspname AS schema, c.relname AS name
@@ -112,7 +122,7 @@ export async function requireSubscribed(
   const lacking = onSource.find(({ schema, name }) => !subscribed.has(JSON.stringify([schema, name])));
   if (lacking === undefined) return;
   const table = displayName(lacking.schema, lacking.name);
-  const refresh = `ALTER SUBSCRIPTION ${quoteIdent(lacking.publication)} REFRESH PUBLICATION;`;
+  const refresh = `ALTER SUBSCRIPTION ${quoteIdent(subscriptionOf.get(lacking.publication) ?? '')} REFRESH PUBLICATION;`;
   const message = `Table ${table} was dropped on the target, or renamed on one server only, so its changes are not applied.`;
   throw new MigrationError('ApplyFailed', [message, ...(await describeDifferences(m, source, target))].join(' '), {
     object: table,

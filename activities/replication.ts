@@ -1,5 +1,5 @@
 import type { SessionRole } from '../src/contract.ts';
-import { applicationName, generationName, LEDGER_SCHEMA } from '../src/contract.ts';
+import { applicationName, generationName, LEDGER_SCHEMA, rangePrefix } from '../src/contract.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import { dropExtras, provideExtras } from '../src/postgres/aiven-extras.ts';
@@ -7,7 +7,8 @@ import { endSessions } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { quoteLiteral } from '../src/postgres/identifier.ts';
 import { bytesUnconfirmed, emitMark, flushLsn, lsnBefore } from '../src/postgres/lag.ts';
-import { dropPublication } from '../src/postgres/publication.ts';
+import { publicationsOf, tablesOfSeveralGenerations } from '../src/postgres/key-range.ts';
+import { dropPublication, dropPublications } from '../src/postgres/publication.ts';
 import { dropSlot } from '../src/postgres/slot.ts';
 import {
   createSubscription as subscribe,
@@ -17,6 +18,7 @@ import {
 } from '../src/postgres/subscription.ts';
 import { subscriptionConnInfo } from '../src/postgres/subscription-conninfo.ts';
 import { transactionsInFlight } from '../src/postgres/transaction.ts';
+import { allowTruncate, refuseTruncate } from '../src/postgres/truncate-refusal.ts';
 import type { WrittenAfter } from '../src/postgres/written-after.ts';
 import { writtenAfter } from '../src/postgres/written-after.ts';
 import type { ActivityDeps } from './context.ts';
@@ -54,7 +56,9 @@ export function createReplicationActivities(deps: ActivityDeps) {
         await requireSealed(target);
         await requireSlotsOfTheSnapshots(source, target, names);
         await provideExtras(target);
-        for (const name of names) await subscribe(target, name, conninfo);
+        const publications = await publicationsOf(target);
+        await target.transaction(async () => refuseTruncate(target, await tablesOfSeveralGenerations(target)));
+        for (const name of names) await subscribe(target, name, publications.get(name) ?? [name], conninfo);
         await target.query(
           `UPDATE ${LEDGER_SCHEMA}.generation SET state = 'streaming' WHERE slot AND state = 'sealed'`,
         );
@@ -212,6 +216,8 @@ export function createReplicationActivities(deps: ActivityDeps) {
           await dropSlot(source, name);
           await dropPublication(source, name);
         }
+        await dropPublications(source, rangePrefix(m.id));
+        await allowTruncate(target);
         await dropExtras(target);
         await endSessions(source, m.database, [applicationName(m.id, 'holder')]);
       });

@@ -53,7 +53,7 @@ export function createReverseActivities(deps: ActivityDeps) {
           await createPublication(target, name, await replicatedTables(source, target));
           await createSlotAlone(target, name);
         }
-        await createSubscription(source, name, subscriptionConnInfo(back.info, m.database, back.reader));
+        await createSubscription(source, name, [name], subscriptionConnInfo(back.info, m.database, back.reader));
       });
     },
 

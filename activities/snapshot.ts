@@ -5,22 +5,18 @@ import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import { endSession, endSessions, sessionIsThere } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
-import { displayName } from '../src/postgres/identifier.ts';
 import { tablesOfGeneration } from '../src/postgres/generation.ts';
-import { underSnapshot } from '../src/postgres/import-snapshot.ts';
 import { sameLsn } from '../src/postgres/lag.ts';
+import { writeRanges } from '../src/postgres/key-range.ts';
 import { ledgerExists, requireOwnLedger } from '../src/postgres/ledger.ts';
-import { createPublication, dropPublication, publishedTables } from '../src/postgres/publication.ts';
-import type { Table } from '../src/postgres/scope.ts';
 import { isPublished, listTables } from '../src/postgres/scope.ts';
-import { dropSlot, readSlot } from '../src/postgres/slot.ts';
-import type { Holder, Lease } from '../src/postgres/snapshot.ts';
-import { detachHolder, openHolder } from '../src/postgres/snapshot.ts';
+import { readSlot } from '../src/postgres/slot.ts';
+import type { Lease } from '../src/postgres/snapshot.ts';
+import { detachHolder } from '../src/postgres/snapshot.ts';
 import type { ActivityDeps } from './context.ts';
-import { activitySignal, heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
-
-/** A table that is created between publication and slot makes a new beginning; so many in a row is a deployment. */
-const MOST_BEGINNINGS = 5;
+import { heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
+import type { Opened, ReadTables } from './open-generation.ts';
+import { openGeneration } from './open-generation.ts';
 
 export interface SnapshotTimes extends Lease {
   slotLockTimeoutSeconds: number;
@@ -58,11 +54,13 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
             return { consistentPoint: booked.consistent_point, tables: await tables() };
           // Of an earlier attempt that is not booked.
           await endSessions(source, m.database, [applicationName(m.id, 'holder')]);
-          const holder = await open(deps, source, m, { generation, times, read });
+          const { slotLockTimeoutSeconds } = times;
+          const opened = await openGeneration(deps, source, target, m, { generation, slotLockTimeoutSeconds, read });
+          const { holder } = opened;
           try {
             // A generation in the ledger has a holder that needs no worker: die before, and the next attempt begins again.
             await detachHolder(holder, source, applicationName(m.id, 'keep'), times);
-            await book(target, source, m, generation, holder);
+            await book(target, source, m, generation, opened);
           } catch (error) {
             holder.session.destroy();
             throw error;
@@ -111,9 +109,6 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
   };
 }
 
-/** What the publication is to list, as the session sees it. */
-type ReadTables = (session: Session) => Promise<Table[]>;
-
 async function readGeneration(target: Session, generation: number): Promise<GenerationRow | null> {
   const rows = await target.query<GenerationRow>(
     `SELECT state, holder_pid, consistent_point::text FROM ${LEDGER_SCHEMA}.generation WHERE number = $1`,
@@ -141,9 +136,14 @@ async function forgetLost(
   } catch (error) {
     if (!(error instanceof MigrationError) || error.type !== 'SnapshotLost') throw error;
     const forgotten = await target.query(
-      `DELETE FROM ${LEDGER_SCHEMA}.generation WHERE number = $1 AND state = 'open' AND holder_pid = $2
-          AND NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.entry) AND NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.relation)
-          AND NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.unit WHERE generation = $1) RETURNING number`,
+      // The first attempt of all cut tables, and the next one cuts them anew.
+      `WITH forgotten AS (
+         DELETE FROM ${LEDGER_SCHEMA}.generation WHERE number = $1 AND state = 'open' AND holder_pid = $2
+            AND NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.entry) AND NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.relation)
+            AND NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.unit WHERE generation = $1) RETURNING number),
+       uncut AS (
+         DELETE FROM ${LEDGER_SCHEMA}.key_range WHERE EXISTS (SELECT FROM forgotten WHERE number = 0))
+       SELECT FROM forgotten`,
       [generation, booked.holder_pid],
     );
     if (forgotten.length === 0) throw error;
@@ -236,72 +236,13 @@ async function requireHolder(source: Session, m: Migration, booked: GenerationRo
   );
 }
 
-/** Publication first, slot second, and both from the start again when a table came between them. */
-async function open(
-  deps: ActivityDeps,
+async function book(
+  target: Session,
   source: Session,
   m: Migration,
-  { generation, times, read }: { generation: number; times: SnapshotTimes; read: ReadTables },
-): Promise<Holder> {
-  const endpoint = deps.endpoint(m.plan.source, 'source');
-  const holderName = applicationName(m.id, 'holder');
-  const options = {
-    endpoint,
-    database: m.database,
-    name: holderName,
-    slotLockTimeoutSeconds: times.slotLockTimeoutSeconds,
-    signal: activitySignal(),
-  };
-  if (m.method !== 'replication') return openHolder(source, { ...options, slot: null });
-  const name = generationName(m.id, generation);
-  for (let beginning = 1; ; beginning += 1) {
-    await dropSlot(source, name);
-    await createPublication(source, name, await read(source));
-    const holder = await openHolder(source, { ...options, slot: name });
-    try {
-      const missing = await seenButNotPublished(deps, source, m, {
-        publication: name,
-        snapshot: holder.snapshot,
-        read,
-      });
-      if (missing.length === 0) return holder;
-      if (beginning === MOST_BEGINNINGS)
-        throw new MigrationError(
-          'ServerBusy',
-          `Tables keep being created on the source while the slot is made, the last one ${missing[0] ?? ''}: wait until the deployment is over.`,
-        );
-    } catch (error) {
-      await abandon(source, m, holder, name);
-      throw error;
-    }
-    await abandon(source, m, holder, name);
-  }
-}
-
-async function abandon(source: Session, m: Migration, holder: Holder, name: string): Promise<void> {
-  holder.session.destroy();
-  await endSessions(source, m.database, [applicationName(m.id, 'holder')]);
-  await dropSlot(source, name);
-  await dropPublication(source, name);
-}
-
-/** A table made after the publication and before the slot would be copied once and then never change again. */
-async function seenButNotPublished(
-  deps: ActivityDeps,
-  source: Session,
-  m: Migration,
-  { publication, snapshot, read }: { publication: string; snapshot: string; read: ReadTables },
-): Promise<string[]> {
-  const published = await publishedTables(source, publication);
-  return withSession(openSource(deps, m, 'probe'), 'comparing snapshot and publication', (reader) =>
-    underSnapshot(reader, snapshot, async () => {
-      const seen = await read(reader);
-      return seen.filter(({ oid }) => !published.has(oid)).map(({ schema, name }) => displayName(schema, name));
-    }),
-  );
-}
-
-async function book(target: Session, source: Session, m: Migration, generation: number, holder: Holder): Promise<void> {
+  generation: number,
+  { holder, ranges }: Opened,
+): Promise<void> {
   const { timeline } = await source.one<{ timeline: number }>(
     'SELECT timeline_id AS timeline FROM pg_control_checkpoint()',
   );
@@ -324,5 +265,6 @@ async function book(target: Session, source: Session, m: Migration, generation: 
     );
     if (rows.length === 0)
       throw new MigrationError('ServerBusy', `Another attempt of this step booked generation ${generation} first.`);
+    await writeRanges(target, ranges);
   });
 }

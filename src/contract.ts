@@ -65,6 +65,11 @@ export const generationName = (id: string, generation: number): string => `${gen
 /** The same for the stream from the target back to the source. */
 export const reverseName = (id: string): string => `${NAME_PREFIX}${id}_r0`;
 
+/** Publication of one key range of a table that is copied in ranges. `number`: of all ranges of the migration. */
+export const rangeName = (id: string, number: number): string => `${rangePrefix(id)}${number}`;
+
+export const rangePrefix = (id: string): string => `${NAME_PREFIX}${id}_k`;
+
 export const generationPrefix = (id: string): string => `${NAME_PREFIX}${id}_g`;
 
 export const applicationName = (id: string, role: SessionRole): string => `${NAME_PREFIX}${id}_${role}`;

@@ -200,9 +200,10 @@ async function copyInGenerations(run: DatabaseRun): Promise<void> {
       const closed = await run.attempt('closeGeneration', summary, m, generation, message);
       // Never skipped, so never undefined.
       if (closed === undefined || closed.sealed) return;
-      fruitless = closed.finished > finished ? 0 : fruitless + 1;
+      const finishedNow = closed.finished + closed.ranges;
+      fruitless = finishedNow > finished ? 0 : fruitless + 1;
       if (fruitless >= LIMITS.fruitlessGenerations) throw error;
-      finished = closed.finished;
+      finished = finishedNow;
       run.warnings.push(`The snapshot was lost, and ${closed.left} tables were copied under the next one: ${message}`);
       status.enter('preparing', `Opening the next snapshot, for what was not finished: ${message}`);
     }

@@ -61,6 +61,10 @@ export const LIMITS = {
   /** Tables above this are split by ctid range, so that lanes share them and a retry repeats a part only. */
   splitTableBytes: 1024 * 1024 * 1024,
   chunkBytes: 512 * 1024 * 1024,
+  /** Of a table that is copied in ranges of its key: every change of it is compared with the bounds of all. */
+  rangesPerTable: 200,
+  /** Pages that are read to cut it: 24 MB, from which bounds are a few percent off. */
+  rangeSamplePages: 3_000,
   /** Bytes that the relay may hold for a target that is slower than its source, before it pauses the source. */
   relayBufferBytes: 4 * 1024 * 1024,
   /** Below the default deadlock_timeout: where a batch locks many tables, it gives way, and not the application. */

@@ -66,7 +66,7 @@ const PlanSchema = v.strictObject({
   ),
   /**
    * How far one snapshot may hold back vacuum on the source; then the next one goes on with what is not finished. For
-   * replication: a dump must be of one snapshot. null: no limit.
+   * replication: a dump must be of one snapshot. null: no limit, and no table in ranges.
    */
   snapshot: v.optional(
     v.strictObject({
@@ -75,6 +75,8 @@ const PlanSchema = v.strictObject({
       maxXidAge: v.optional(v.nullable(count(1, 2_000_000_000)), null),
       /** Dead rows in the database that come while it is open, which vacuum cannot remove. */
       maxDeadTuples: v.optional(v.nullable(count(1, Number.MAX_SAFE_INTEGER)), null),
+      /** Tables above so many bytes are cut into ranges of their key, so that what is finished of them stays too. */
+      rangeBytes: v.optional(v.nullable(count(1, Number.MAX_SAFE_INTEGER)), null),
     }),
     {},
   ),
@@ -147,7 +149,7 @@ function contradictions(plan: Plan): string[] {
   )
     problems.push('"databases.exclude" names every database of "databases.include", so nothing would be migrated.');
   if (plan.method === 'dump' && Object.values(plan.snapshot).some((limit) => limit !== null))
-    problems.push('"snapshot" has limits for replication only: a dump must be of one snapshot.');
+    problems.push('"snapshot" is for replication only: a dump must be of one snapshot.');
   return problems;
 }
 

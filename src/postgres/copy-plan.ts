@@ -28,6 +28,15 @@ export interface PlannedRelation {
   filenode: string;
   tiny: boolean;
   split: boolean;
+  /** Those that this generation copies, of a table that is cut into ranges of its key; else null. */
+  ranges: readonly PlannedRange[] | null;
+}
+
+export interface PlannedRange {
+  number: number;
+  condition: string;
+  /** How many the table has. */
+  of: number;
 }
 
 export interface PlannedUnit {
@@ -35,6 +44,7 @@ export interface PlannedUnit {
   label: string;
   first_page: number | null;
   end_page: number | null;
+  key_range: number | null;
   tiny: boolean;
   bytes: number;
 }
@@ -86,8 +96,7 @@ export async function planRelations(
   source: Session,
   targetVersion: number,
   tables: readonly Table[],
-  replication: boolean,
-  sizes: CopySizes,
+  { replication, sizes, ranges }: { replication: boolean; sizes: CopySizes; ranges: Map<number, PlannedRange[]> },
 ): Promise<PlannedRelation[]> {
   const columns = await readColumns(
     source,
@@ -96,32 +105,34 @@ export async function planRelations(
   const types = await readColumnTypes(source, [...new Set([...columns.values()].flat().map(({ type }) => type))]);
   const toOlder = Math.floor(targetVersion / 10_000) < Math.floor(source.version / 10_000);
   return tables.map((table) => {
-    const own = columns.get(table.oid) ?? [];
+    const listed = columns.get(table.oid) ?? [];
     const route = table.routeByParent ? table.parent : null;
     // By a condition, even an empty one: CREATE EXTENSION filled the table already, so it is not to be emptied.
     const condition = table.extension ? (table.extensionCondition ?? '') : null;
-    const plain = route === null && condition === null;
+    const own = ranges.get(table.oid) ?? null;
+    const plain = route === null && condition === null && own === null;
     return {
       oid: table.oid,
       schema: table.schema,
       name: table.name,
       target_schema: route?.schema ?? table.schema,
       target_name: route?.name ?? table.name,
-      columns: own.map(({ name }) => name),
+      columns: listed.map(({ name }) => name),
       format:
-        !toOlder && own.every(({ type }) => isBinaryStable(type, types)) ? ('binary' as const) : ('text' as const),
+        !toOlder && listed.every(({ type }) => isBinaryStable(type, types)) ? ('binary' as const) : ('text' as const),
       condition,
       published: replication && table.persistence === 'p' && !table.extension,
       bytes: table.bytes,
       pages: table.pages,
       filenode: table.filenode,
-      tiny: route === null && table.bytes < sizes.tinyTableBytes,
+      tiny: route === null && own === null && table.bytes < sizes.tinyTableBytes,
       // The planner finds a range of ctids without reading the whole table since 14.
       split:
         plain &&
         source.version >= 140000 &&
         table.bytes > sizes.splitTableBytes &&
         pagesPerChunk(table, sizes) < table.pages,
+      ranges: own,
     };
   });
 }
@@ -131,9 +142,16 @@ const pagesPerChunk = ({ bytes, pages }: { bytes: number; pages: number }, sizes
 
 export function planUnits(relations: readonly PlannedRelation[], sizes: CopySizes): PlannedUnit[] {
   return relations.flatMap((relation): PlannedUnit[] => {
-    const { oid, schema, name, tiny, bytes, pages } = relation;
+    const { oid, schema, name, tiny, bytes, pages, ranges } = relation;
     const label = displayName(schema, name);
-    const whole = { relation: oid, label, first_page: null, end_page: null, tiny, bytes };
+    const whole = { relation: oid, label, first_page: null, end_page: null, key_range: null, tiny, bytes };
+    if (ranges !== null)
+      return ranges.map(({ number, of }) => ({
+        ...whole,
+        label: `${label} (range ${number + 1} of ${of})`,
+        key_range: number,
+        bytes: Math.round(bytes / of),
+      }));
     if (!relation.split) return [whole];
     const step = pagesPerChunk(relation, sizes);
     const chunks = Math.ceil(pages / step);
@@ -169,9 +187,9 @@ export async function writeCopyPlan(
     );
   for (const rows of inPortions(units))
     await target.query(
-      `INSERT INTO ${LEDGER_SCHEMA}.unit (generation, kind, relation, label, first_page, end_page, tiny, bytes)
-       SELECT $1, 'copy', relation, label, first_page, end_page, tiny, bytes
-         FROM json_to_recordset($2) AS u (relation bigint, label text, first_page bigint, end_page bigint, tiny bool, bytes bigint)`,
+      `INSERT INTO ${LEDGER_SCHEMA}.unit (generation, kind, relation, label, first_page, end_page, key_range, tiny, bytes)
+       SELECT $1, 'copy', relation, label, first_page, end_page, key_range, tiny, bytes
+         FROM json_to_recordset($2) AS u (relation bigint, label text, first_page bigint, end_page bigint, key_range int, tiny bool, bytes bigint)`,
       [generation, JSON.stringify(rows)],
     );
   await target.query(

@@ -5,7 +5,8 @@ import { lsnNumber } from './lag.ts';
 import type { StreamChange, StreamRelation, StreamTransaction, Value } from './pgoutput.ts';
 import { readTransactions } from './pgoutput.ts';
 import { redact, sqlstateOf } from './sqlstate.ts';
-import { appliedLsn } from './subscription.ts';
+import { appliedLsn, subscribedPublications } from './subscription.ts';
+import { refusalOfTruncate } from './truncate-refusal.ts';
 
 export interface FailingChange {
   /** The tables that its transaction changes, or the one of the change that was found to fail. */
@@ -21,7 +22,7 @@ export interface FailingChange {
  */
 export async function readFailingChange(source: Session, target: Session, name: string): Promise<FailingChange | null> {
   const applied = await appliedLsn(target, name);
-  const messages = await peek(source, name);
+  const messages = await peek(source, name, await subscribedPublications(target, name));
   const next = readTransactions(messages ?? []).find(
     ({ commitLsn, changes }) => commitLsn >= lsnNumber(applied ?? '0/0') && changes.length > 0,
   );
@@ -34,13 +35,18 @@ export async function readFailingChange(source: Session, target: Session, name: 
 }
 
 /** Tables that are changed by what a slot still has after `lsn`; not all, where that is much. */
-export async function tablesAfter(source: Session, name: string, lsn: string): Promise<string[]> {
-  const transactions = readTransactions((await peek(source, name)) ?? []);
+export async function tablesAfter(
+  source: Session,
+  name: string,
+  publications: readonly string[],
+  lsn: string,
+): Promise<string[]> {
+  const transactions = readTransactions((await peek(source, name, publications)) ?? []);
   const after = transactions.filter(({ commitLsn }) => commitLsn >= lsnNumber(lsn));
   return [...new Set(after.flatMap(({ changes }) => changes.flatMap(tablesOf)))];
 }
 
-async function peek(source: Session, name: string): Promise<Buffer[] | null> {
+async function peek(source: Session, name: string, publications: readonly string[]): Promise<Buffer[] | null> {
   try {
     return await source.transaction(async () => {
       await source.query(`SET LOCAL statement_timeout = ${LIMITS.peekFailingMs}`);
@@ -51,7 +57,7 @@ async function peek(source: Session, name: string): Promise<Buffer[] | null> {
              FROM pg_logical_slot_peek_binary_changes($1, NULL, ${LIMITS.peekFailingChanges},
                     'proto_version', '1', 'publication_names', $2)) AS message
           WHERE bytes <= ${LIMITS.peekFailingBytes} LIMIT ${LIMITS.peekFailingChanges}`,
-        [name, quoteIdent(name)],
+        [name, publications.map(quoteIdent).join(', ')],
       );
       return rows.map(({ data }) => data);
     });
@@ -84,8 +90,11 @@ async function tryChanges(target: Session, { changes }: StreamTransaction): Prom
       return null;
     }
     for (const change of changes.slice(0, LIMITS.peekFailingChanges)) {
-      // It would lock out every reader, and it hardly fails.
-      if (change.kind === 'TRUNCATE') return null;
+      // It is not tried: it would lock out every reader, and fails only where we refuse it ourselves.
+      if (change.kind === 'TRUNCATE') {
+        const reason = await refusalOfTruncate(target, change.relations);
+        return reason === null ? null : { tables: tablesOf(change), reason: `TRUNCATE: ${reason}` };
+      }
       const statement = statementOf(change);
       if (statement === null) return null;
       try {

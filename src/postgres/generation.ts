@@ -59,17 +59,21 @@ export async function tablesOfGeneration(target: Session, generation: number): P
 
 export interface LeftOver {
   oid: number;
-  /** Whether rows of it are on the target: it was copied in parts, or is to be copied once more. */
+  /** Whether rows of it are on the target that are not to stay: it was copied in parts, or is to be copied once more. */
   filled: boolean;
   targetSchema: string;
   targetName: string;
 }
 
+/** A range of a key that is in. */
+const RANGE_IS_DONE = `EXISTS (SELECT FROM ${LEDGER_SCHEMA}.unit d
+   WHERE d.relation = k.relation AND d.key_range = k.number AND d.kind = 'copy' AND d.state = 'done')`;
+
 /**
  * Closes a generation whose snapshot is lost, inside the caller's transaction: from now on it takes no copy, what is
- * finished stays, and the rest belongs to the next one. `useless`: generations whose slot can no longer send what came
- * after their snapshot, so that their finished tables are worth nothing either. Answers what is left over, which is to be
- * emptied; null when it was closed before.
+ * finished stays, tables or ranges of a key, and the rest belongs to the next one. `useless`: generations whose slot can
+ * no longer send what came after their snapshot, so that what they have finished is worth nothing either. Answers what is
+ * left over, of which the filled ones are to be emptied; null when it was closed before.
  */
 export async function closeGeneration(
   target: Session,
@@ -82,24 +86,57 @@ export async function closeGeneration(
     [generation],
   );
   if (rows.length === 0) return null;
-  const left = await target.query<LeftOver>(
-    `UPDATE ${LEDGER_SCHEMA}.relation r SET generation = $1 + 1
-      -- no unit at all: this generation was never planned
-      WHERE r.generation = $1 AND (SELECT bool_and(u.state <> 'todo') FROM ${LEDGER_SCHEMA}.unit u WHERE u.relation = r.oid AND u.kind = 'copy') IS NOT TRUE
-         OR r.generation = ANY ($2) AND r.published
+  const left = await target.query<LeftOver & { ranged: boolean }>(
+    `WITH relation AS (
+       SELECT r.oid, r.generation, r.published,
+              EXISTS (SELECT FROM ${LEDGER_SCHEMA}.key_range k WHERE k.relation = r.oid) AS ranged,
+              EXISTS (SELECT FROM ${LEDGER_SCHEMA}.key_range k WHERE k.relation = r.oid AND NOT ${RANGE_IS_DONE}) AS range_left,
+              EXISTS (SELECT FROM ${LEDGER_SCHEMA}.key_range k WHERE k.relation = r.oid AND k.generation = ANY ($2) AND ${RANGE_IS_DONE}) AS range_useless,
+              -- null: no unit at all, so this generation was never planned
+              (SELECT bool_and(u.state <> 'todo') FROM ${LEDGER_SCHEMA}.unit u WHERE u.relation = r.oid AND u.kind = 'copy') AS done
+         FROM ${LEDGER_SCHEMA}.relation r)
+     UPDATE ${LEDGER_SCHEMA}.relation r SET generation = $1 + 1 FROM relation s
+      WHERE s.oid = r.oid AND CASE WHEN s.ranged THEN s.generation = $1 AND s.range_left OR s.range_useless
+            ELSE s.generation = $1 AND s.done IS NOT TRUE OR s.generation = ANY ($2) AND s.published END
      RETURNING r.oid::float8 AS oid, r.target_schema AS "targetSchema", r.target_name AS "targetName",
-               EXISTS (SELECT FROM ${LEDGER_SCHEMA}.unit u WHERE u.relation = r.oid AND u.kind = 'copy' AND u.state = 'done') AS filled`,
+               s.ranged AND NOT s.range_useless AS ranged,
+               (NOT s.ranged OR s.range_useless)
+                 AND EXISTS (SELECT FROM ${LEDGER_SCHEMA}.unit u WHERE u.relation = r.oid AND u.kind = 'copy' AND u.state = 'done') AS filled`,
     [generation, useless],
   );
-  await target.query(`DELETE FROM ${LEDGER_SCHEMA}.unit WHERE relation = ANY ($1)`, [left.map(({ oid }) => oid)]);
-  return left;
+  await leaveToNext(target, generation, left);
+  return left.map(({ oid, filled, targetSchema, targetName }) => ({ oid, filled, targetSchema, targetName }));
 }
 
-/** The published tables that each generation up to this one has brought, by their oids on the source. */
+/** `ranged`: its finished ranges stay where they are. */
+async function leaveToNext(
+  target: Session,
+  generation: number,
+  left: readonly { oid: number; ranged: boolean }[],
+): Promise<void> {
+  const anew = left.filter(({ ranged }) => !ranged).map(({ oid }) => oid);
+  await target.query(
+    // Also of tables that are not planned yet.
+    `UPDATE ${LEDGER_SCHEMA}.key_range k SET generation = $1 + 1
+      WHERE k.generation = $1 AND NOT ${RANGE_IS_DONE} OR k.relation = ANY ($2)`,
+    [generation, anew],
+  );
+  await target.query(
+    `DELETE FROM ${LEDGER_SCHEMA}.unit
+      WHERE relation = ANY ($1) AND NOT (key_range IS NOT NULL AND state = 'done' AND relation <> ALL ($2))`,
+    [left.map(({ oid }) => oid), anew],
+  );
+}
+
+/** The published tables of which each generation up to this one has brought something, by their oids on the source. */
 export async function readFinished(target: Session, generation: number): Promise<Map<number, Set<number>>> {
   const rows = await target.query<{ number: number; oid: number | null }>(
-    `SELECT g.number, r.oid::float8 AS oid FROM ${LEDGER_SCHEMA}.generation g
-       LEFT JOIN ${LEDGER_SCHEMA}.relation r ON r.generation = g.number AND r.published
+    `SELECT g.number, t.oid::float8 AS oid FROM ${LEDGER_SCHEMA}.generation g
+       LEFT JOIN (
+         SELECT generation, oid FROM ${LEDGER_SCHEMA}.relation r
+          WHERE published AND NOT EXISTS (SELECT FROM ${LEDGER_SCHEMA}.key_range k WHERE k.relation = r.oid)
+         UNION
+         SELECT generation, relation FROM ${LEDGER_SCHEMA}.key_range) AS t ON t.generation = g.number
       WHERE g.number <= $1 ORDER BY 1`,
     [generation],
   );

@@ -75,6 +75,16 @@ CREATE TABLE ${LEDGER_SCHEMA}.relation (
   filenode text NOT NULL               -- as the snapshot saw it
 );
 
+-- Tables that are copied in ranges of their key, each range with a publication of its own.
+CREATE TABLE ${LEDGER_SCHEMA}.key_range (
+  relation bigint NOT NULL,            -- on the source
+  number int NOT NULL,                 -- of the table's ranges
+  publication text NOT NULL UNIQUE,
+  condition text NOT NULL,             -- of the publication, and of the copy
+  generation int NOT NULL,             -- that has copied it, or is to
+  PRIMARY KEY (relation, number)
+);
+
 -- state 'done' is written in the transaction that does the work; there is no 'running': the row lock is the claim.
 CREATE TABLE ${LEDGER_SCHEMA}.unit (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -84,6 +94,7 @@ CREATE TABLE ${LEDGER_SCHEMA}.unit (
   label text NOT NULL,                 -- for people: the table, the index
   first_page bigint,                   -- ctid range [first_page, end_page) of a split table; null: the whole table
   end_page bigint,
+  key_range int,                       -- of a table that is copied in ranges of its key
   tiny bool NOT NULL DEFAULT false,    -- copied about a hundred in one transaction, with their indexes and keys
   bytes bigint NOT NULL,
   position int,                        -- index: the entry

@@ -39,7 +39,7 @@ export function findLeftovers(session: Session): Promise<Leftover[]> {
        SELECT 'publication', pubname::text, current_database()::text, NULL FROM pg_publication
      ) AS found
      WHERE name ~ CASE kind WHEN 'session' THEN '^pgtransit_[0-9a-f]{12}_(holder|keep|copy|index|control|probe)$'
-                            ELSE '^pgtransit_[0-9a-f]{12}_[gr][0-9]+$' END
+                            ELSE '^pgtransit_[0-9a-f]{12}_[grk][0-9]+$' END
      ORDER BY array_position($1::text[], kind), name, pid`,
     [LEFTOVER_KINDS],
   );

@@ -19,6 +19,18 @@ export async function createPublication(
   }
 }
 
+/** One that lists the rows of one table for which the condition holds. Replaces an earlier one of the same name. */
+export async function createFilteredPublication(
+  source: Session,
+  name: string,
+  table: { schema: string; name: string },
+  condition: string,
+): Promise<void> {
+  await dropPublication(source, name);
+  const listed = `ONLY ${quoteName(table.schema, table.name)} WHERE (${condition})`;
+  await source.query(`CREATE PUBLICATION ${quoteIdent(name)} FOR TABLE ${listed}`);
+}
+
 /** Dropping it whole would lock every table that it lists at once. */
 export async function dropPublication(source: Session, name: string): Promise<void> {
   for (;;) {
@@ -65,6 +77,15 @@ export async function notPublished(
       ORDER BY 1, 2`,
     [names, oids],
   );
+}
+
+/** Drops those whose names begin so. */
+export async function dropPublications(source: Session, prefix: string): Promise<void> {
+  const rows = await source.query<{ name: string }>(
+    'SELECT pubname AS name FROM pg_publication WHERE left(pubname, length($1)) = $1',
+    [prefix],
+  );
+  for (const { name } of rows) await dropPublication(source, name);
 }
 
 /** Oids of the tables that the publication lists. */

@@ -63,7 +63,7 @@ const NOT_CARRIED: readonly string[] = [
 
 const GRANTS: readonly string[] = ['ACL', 'DEFAULT ACL'];
 
-const OUR_PUBLICATION = /^pgtransit_[0-9a-f]{12}_g\d+( |$)/;
+const OUR_PUBLICATION = /^pgtransit_[0-9a-f]{12}_[gk]\d+( |$)/;
 
 export function stageEntry(entry: ArchiveEntry, facts: StagingFacts): StagedEntry[] {
   const { kind, name } = entry;

@@ -1,10 +1,10 @@
 import type { Session } from './connection.ts';
 import { quoteIdent, quoteLiteral } from './identifier.ts';
 
-/** The statements for a subscription whose slot and publication have its name. */
+/** The statements for a subscription whose slot has its name. */
 export interface SubscriptionCommands {
   /** An SQL expression for `runSecretly`, which gives the statement the connection string. */
-  create(name: string): string;
+  create(name: string, publications: readonly string[]): string;
   enable(name: string): string;
   disable(name: string): string;
   /** The subscription only: a drop that knew the slot would drop that too, on the source, or fail with it. */
@@ -12,9 +12,9 @@ export interface SubscriptionCommands {
 }
 
 const DIRECT: SubscriptionCommands = {
-  create: (name) =>
-    `format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %1$I WITH (create_slot = false, slot_name = %1$I, copy_data = false)',
-            ${quoteLiteral(name)}, current_setting('pgtransit.hidden'))`,
+  create: (name, publications) =>
+    `format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %s WITH (create_slot = false, slot_name = %1$I, copy_data = false)',
+            ${quoteLiteral(name)}, current_setting('pgtransit.hidden'), ${quoteLiteral(publications.map(quoteIdent).join(', '))})`,
   enable: (name) => `ALTER SUBSCRIPTION ${quoteIdent(name)} ENABLE`,
   disable: (name) => `ALTER SUBSCRIPTION ${quoteIdent(name)} DISABLE`,
   drop: (name) => [
@@ -29,6 +29,7 @@ const call = (what: string, name: string, more = ''): string =>
 
 /** Functions that run as the superuser who owns them. So that one owns the subscription, and changes are applied as him. */
 const BY_AIVEN_EXTRAS: SubscriptionCommands = {
+  // It takes one publication, which is why nothing is copied in key ranges where it is used.
   create: (name) =>
     `format('SELECT aiven_extras.pg_create_subscription(arg_subscription_name => %L, arg_connection_string => %L,
                     arg_publication_name => %1$L, arg_slot_name => %1$L, arg_slot_create => false, arg_copy_data => false)',

@@ -9,8 +9,13 @@ import { subscriptionCommands } from './subscription-commands.ts';
 
 const INSUFFICIENT_PRIVILEGE = '42501';
 
-/** Subscribes to slot and publication of the same name, without copying: the rows are there. */
-export async function createSubscription(target: Session, name: string, conninfo: string): Promise<void> {
+/** Subscribes to the slot of the same name, by these publications, without copying: the rows are there. */
+export async function createSubscription(
+  target: Session,
+  name: string,
+  publications: readonly string[],
+  conninfo: string,
+): Promise<void> {
   const [existing] = await target.query<{ slot: string | null; enabled: boolean }>(
     `SELECT subslotname AS slot, subenabled AS enabled FROM pg_subscription
       WHERE subname = $1 AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())`,
@@ -19,10 +24,19 @@ export async function createSubscription(target: Session, name: string, conninfo
   const commands = await subscriptionCommands(target);
   if (existing === undefined) {
     await target.transaction(async () => {
-      const refused = await runSecretly(target, commands.create(name), conninfo);
+      const refused = await runSecretly(target, commands.create(name, publications), conninfo);
       if (refused !== null) throw Object.assign(new Error(refused.message), { code: refused.sqlstate });
     });
   } else if (!existing.enabled) await target.query(commands.enable(name));
+}
+
+/** What its stream brings. The subscription's word for it is what counts, since its apply worker asks for these. */
+export async function subscribedPublications(target: Session, name: string): Promise<string[]> {
+  const [row] = await target.query<{ publications: string[] }>(
+    'SELECT subpublications AS publications FROM pg_subscription WHERE subname = $1',
+    [name],
+  );
+  return row?.publications ?? [name];
 }
 
 /**

@@ -20,8 +20,9 @@ export function copyOf(unit: CopyUnit): Copy {
 }
 
 /** Which rows; null: all. */
-function filterOf({ condition, firstPage, endPage }: CopyUnit): string | null {
+function filterOf({ condition, rangeCondition, firstPage, endPage }: CopyUnit): string | null {
   if (condition !== null) return condition;
+  if (rangeCondition !== null) return `WHERE ${rangeCondition}`;
   if (firstPage === null) return null;
   const end = endPage === null ? '' : ` AND ctid < '(${endPage},0)'`;
   return `WHERE ctid >= '(${firstPage},0)'${end}`;
@@ -29,12 +30,13 @@ function filterOf({ condition, firstPage, endPage }: CopyUnit): string | null {
 
 /**
  * Whether this unit is all that the table will hold, so that it may be emptied first and its rows frozen. Not so for a
- * range of pages, for what CREATE EXTENSION filled, and for a parent that takes the rows of several partitions. Tiny
+ * range, for what CREATE EXTENSION filled, and for a parent that takes the rows of several partitions. Tiny
  * tables are left as the schema made them, empty: a new file for each would cost more than the rows.
  */
 const isFresh = (unit: CopyUnit): boolean =>
   !unit.tiny &&
   unit.firstPage === null &&
+  unit.keyRange === null &&
   unit.condition === null &&
   unit.schema === unit.targetSchema &&
   unit.name === unit.targetName;

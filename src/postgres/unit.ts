@@ -3,7 +3,7 @@ import { LIMITS } from '../domain/limits.ts';
 import type { CopyProgress } from '../domain/migration.ts';
 import type { Session } from './connection.ts';
 
-/** A piece of copying: a table, or a range of a split table's pages. */
+/** A piece of copying: a table, a range of a split table's pages, or one of its key. */
 export interface CopyUnit {
   id: number;
   /** Oid of the table on the source. */
@@ -12,6 +12,9 @@ export interface CopyUnit {
   firstPage: number | null;
   /** null in the last range of a split table: it has no end. */
   endPage: number | null;
+  /** Number and condition of a range of the key. */
+  keyRange: number | null;
+  rangeCondition: string | null;
   tiny: boolean;
   bytes: number;
   schema: string;
@@ -46,9 +49,11 @@ export interface Cursor {
 
 const COPY_UNIT = `
   SELECT u.id::float8 AS id, u.relation::float8 AS relation, u.label, u.first_page::float8 AS "firstPage",
-         u.end_page::float8 AS "endPage", u.tiny, u.bytes::float8 AS bytes, r.schema, r.name,
+         u.end_page::float8 AS "endPage",
+         u.key_range AS "keyRange", k.condition AS "rangeCondition", u.tiny, u.bytes::float8 AS bytes, r.schema, r.name,
          r.target_schema AS "targetSchema", r.target_name AS "targetName", r.columns, r.format, r.condition
     FROM ${LEDGER_SCHEMA}.unit u JOIN ${LEDGER_SCHEMA}.relation r ON r.oid = u.relation
+         LEFT JOIN ${LEDGER_SCHEMA}.key_range k ON k.relation = u.relation AND k.number = u.key_range
    WHERE u.generation = $1 AND u.kind = 'copy' AND u.state = 'todo'
      AND ($2::bigint IS NULL OR u.bytes <= $2 AND (u.bytes < $2 OR u.id > $3))`;
 

@@ -3,7 +3,7 @@ import type { Session } from './connection.ts';
 import { tablesAfter } from './failing-change.ts';
 import { quoteIdent } from './identifier.ts';
 import { freeSlot } from './slot.ts';
-import { appliedLsn } from './subscription.ts';
+import { appliedLsn, subscribedPublications } from './subscription.ts';
 
 export interface WrittenAfter {
   bytes: number;
@@ -28,6 +28,7 @@ export async function writtenAfter(
     // The walsender notices a moment later than the subscriber that its worker is gone.
     await freeSlot(publisher, name);
     const applied = (await appliedLsn(subscriber, name)) ?? '0/0';
+    const publications = await subscribedPublications(subscriber, name);
     const row = await publisher.one<{ bytes: number }>(
       // B carries the LSN of its commit; I, U, D, T are the messages that carry rows (manual, 55.9). Read once: what is
       // used twice is materialized.
@@ -39,10 +40,10 @@ export async function writtenAfter(
             AND ('x' || encode(substr(data, 2, 8), 'hex'))::bit(64)::bigint >= pg_wal_lsn_diff($3::pg_lsn, '0/0'))
        SELECT coalesce(sum(length(data)), 0)::float8 AS bytes FROM messages
         WHERE get_byte(data, 0) IN (73, 85, 68, 84) AND xid IN (SELECT xid FROM missing)`,
-      [name, quoteIdent(name), applied],
+      [name, publications.map(quoteIdent).join(', '), applied],
     );
     bytes += row.bytes;
-    if (row.bytes > 0) for (const table of await tablesAfter(publisher, name, applied)) tables.add(table);
+    if (row.bytes > 0) for (const table of await tablesAfter(publisher, name, publications, applied)) tables.add(table);
   }
   return { bytes, tables: [...tables].slice(0, LIMITS.namesInMessage) };
 }

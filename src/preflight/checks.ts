@@ -4,6 +4,7 @@ import * as disk from './disk.ts';
 import * as extensions from './extensions.ts';
 import * as fence from './fence.ts';
 import * as filters from './filters.ts';
+import * as ranges from './key-ranges.ts';
 import * as largeObjects from './large-objects.ts';
 import * as leftovers from './leftovers.ts';
 import * as locale from './locale.ts';
@@ -114,6 +115,7 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'replica-identity-full', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'looking for types without equality', run: identity.fullIdentityTypes },
   { ...database, code: 'replica-identity-generated', ...error, ...onSource, ...replication, ...decides, ...cheap, title: 'looking for generated columns in replica identities', run: identity.generatedIdentity },
   { ...database, code: 'hash-partition', ...error, ...onSource, ...replication, ...decides, title: 'looking for partitions by a hash of OIDs', run: identity.routedByParent },
+  { ...database, code: 'key-ranges', ...warning, ...onSource, ...replication, title: 'asking which tables can be cut into ranges of their key', run: ranges.keyRanges },
 
   { ...database, code: 'unsupported-extension', ...error, ...onSource, ...always, title: 'reading extensions', run: objects.unsupportedExtensions },
   { ...database, code: 'extension', ...error, ...onTarget, ...always, title: 'comparing extensions', run: extensions.extensions },

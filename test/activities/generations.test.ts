@@ -98,7 +98,7 @@ describe('a generation whose snapshot is lost', () => {
   test('keeps its finished tables and their slot; the others are emptied and come with the next one', async () => {
     const f = await halfway();
     await f.source.query(`UPDATE public.done SET v = 'between'; UPDATE public.left_over SET v = 'between'`);
-    expect(await close(f)).toEqual({ sealed: false, finished: 1, left: 2 });
+    expect(await close(f)).toEqual({ sealed: false, finished: 1, left: 2, ranges: 0 });
     expect(await published(f.source, generationName(f.m.id, 0))).toEqual(['done']);
     expect(await countRows(f.target, 'public.parts')).toBe(0);
     expect(await countRows(f.target, 'public.done')).toBe(100);
@@ -114,11 +114,11 @@ describe('a generation whose snapshot is lost', () => {
     const f = await halfway();
     const attempts = await Promise.allSettled([close(f), close(f)]);
     expect(attempts.some(({ status }) => status === 'fulfilled')).toBe(true);
-    expect(await close(f)).toEqual({ sealed: false, finished: 1, left: 2 });
+    expect(await close(f)).toEqual({ sealed: false, finished: 1, left: 2, ranges: 0 });
     // Dead after the ledger had decided, before the source followed.
     await f.source.query(`ALTER PUBLICATION ${generationName(f.m.id, 0)} ADD TABLE ONLY public.left_over`);
     await f.target.query(`UPDATE pgtransit.generation SET state = 'closing'`);
-    expect(await close(f)).toEqual({ sealed: false, finished: 1, left: 2 });
+    expect(await close(f)).toEqual({ sealed: false, finished: 1, left: 2, ranges: 0 });
     expect(await published(f.source, generationName(f.m.id, 0))).toEqual(['done']);
     await finish(f, 1);
     await expectEqualRows(f);
@@ -144,7 +144,7 @@ describe('a generation whose snapshot is lost', () => {
     const f = await replicationFixture({ schema: SCHEMA, rows: ROWS, sizes: SIZES });
     closing.push(f.close);
     await runActivity(f.steps.openSnapshot, [f.m, 0]);
-    expect(await close(f)).toEqual({ sealed: false, finished: 0, left: 0 });
+    expect(await close(f)).toEqual({ sealed: false, finished: 0, left: 0, ranges: 0 });
     // An attempt that was asleep makes nothing either.
     await runActivity(f.steps.openSnapshot, [f.m, 0]);
     expect(await f.source.query('SELECT FROM pg_replication_slots WHERE slot_name LIKE $1', [`%${f.m.id}%`])).toEqual(
@@ -172,7 +172,7 @@ describe('a generation whose snapshot is lost', () => {
     });
     await f.source.query(`UPDATE public.done SET v = 'lost to the slot'`);
     for (const sql of statements) await f.source.query(sql, [generationName(f.m.id, 0)]);
-    expect(await close(f)).toEqual({ sealed: false, finished: 0, left: 3 });
+    expect(await close(f)).toEqual({ sealed: false, finished: 0, left: 3, ranges: 0 });
     await finish(f, 1);
     await expectEqualRows(f);
   });
@@ -180,7 +180,7 @@ describe('a generation whose snapshot is lost', () => {
   test('can be lost again and again', async () => {
     const f = await halfway();
     for (const generation of [0, 1, 2]) {
-      expect(await close(f, generation)).toMatchObject({ finished: 1, left: 2 });
+      expect(await close(f, generation)).toMatchObject({ finished: 1, left: 2, ranges: 0 });
       await runActivity(f.steps.openSnapshot, [f.m, generation + 1]);
       // The second one is lost before its copy is planned.
       if (generation !== 1) await runActivity(f.steps.planCopy, [f.m, generation + 1]);
@@ -258,7 +258,7 @@ describe('a generation whose snapshot is lost', () => {
     await runActivity(f.steps.copyTables, [f.m, 0, 0]);
     await f.target.query(`UPDATE pgtransit.unit SET state = 'done' WHERE kind = 'key'`);
     await runActivity(f.steps.sealCopy, [f.m, 0]);
-    expect(await close(f)).toEqual({ sealed: true, finished: 3, left: 0 });
+    expect(await close(f)).toEqual({ sealed: true, finished: 3, left: 0, ranges: 0 });
     expect(await published(f.source, generationName(f.m.id, 0))).toEqual(['done', 'left_over', 'parts']);
   });
 });

@@ -44,6 +44,19 @@ describe('replica identity', () => {
       plan: REPLICATION,
     },
     {
+      code: 'key-ranges',
+      sound: `CREATE TABLE narrow (id uuid, v int, PRIMARY KEY (id, v)); CREATE UNIQUE INDEX ON narrow (v, id); INSERT INTO narrow SELECT gen_random_uuid(), 1;
+        CREATE TABLE wide (id int PRIMARY KEY, v text); ALTER TABLE wide REPLICA IDENTITY FULL; INSERT INTO wide VALUES (1)`,
+      broken: `ALTER TABLE sound REPLICA IDENTITY FULL; CREATE TABLE by_text (id varchar(9) PRIMARY KEY); INSERT INTO by_text VALUES ('a');
+        CREATE TABLE stored (id int PRIMARY KEY, v text); INSERT INTO stored VALUES (1);
+        CREATE TABLE again (id int PRIMARY KEY, v int UNIQUE); INSERT INTO again VALUES (1, 1);
+        CREATE TABLE apart (id int PRIMARY KEY, v int4range, EXCLUDE USING gist (v WITH &&)); ALTER TABLE apart REPLICA IDENTITY FULL; INSERT INTO apart VALUES (1);
+        CREATE TABLE no_key (v int); ALTER TABLE no_key REPLICA IDENTITY FULL; INSERT INTO no_key VALUES (1)`,
+      objects: ['public.again', 'public.apart', 'public.by_text', 'public.no_key', 'public.stored'],
+      plan: { ...REPLICATION, snapshot: { rangeBytes: 1 } },
+      severity: 'warning',
+    },
+    {
       code: 'hash-partition',
       sound: `CREATE TYPE mood AS ENUM ('sad', 'ok')`,
       broken: `CREATE TABLE h (m mood PRIMARY KEY) PARTITION BY HASH (m); CREATE TABLE h0 PARTITION OF h FOR VALUES WITH (MODULUS 1, REMAINDER 0)`,

@@ -29,6 +29,7 @@ beforeAll(async () => {
     maxTotalBytes: 0,
     tables: { include: ['t'], exclude: ['u'] },
     stop: { fence: 'read-only' },
+    snapshot: { rangeBytes: 1 },
   });
   const sessions = { source: await open(source, 'source'), target: await open(target, 'target') };
   context = {

@@ -115,7 +115,7 @@ describe('a server with TLS', () => {
       expect(conninfo).not.toContain('/worker/');
       const info = resolveReference('env:X', { X: target.uri() });
       const session = await connect({ server: 'target', info }, { applicationName: 'test' });
-      await createSubscription(session, 'pgtransit_tls', conninfo);
+      await createSubscription(session, 'pgtransit_tls', ['pgtransit_tls'], conninfo);
       await eventually('a walsender with TLS', async () => {
         const sql = `SELECT ssl FROM pg_stat_replication JOIN pg_stat_ssl USING (pid) WHERE application_name = 'pgtransit_tls'`;
         return (await server.psql('postgres', sql)) === 't';

@@ -53,6 +53,8 @@ const OTHER = [
   `UPDATE document SET body = body || 'x' WHERE id = floor(random() * 200)`,
   `INSERT INTO keyless VALUES (11, 'new')`,
   `DELETE FROM big WHERE id = floor(random() * 18000)`,
+  // To another range of the key, where it is copied in ranges.
+  `UPDATE big SET id = -id WHERE id = floor(random() * 18000) AND id > 0`,
 ];
 
 export interface Bank {

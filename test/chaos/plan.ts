@@ -19,6 +19,8 @@ export interface RunPlan {
   sourceMajor: number;
   targetMajor: number;
   method: 'replication' | 'dump';
+  /** Whether `big` is copied in ranges of its key. */
+  ranged: boolean;
   events: readonly PlannedEvent[];
 }
 
@@ -74,7 +76,8 @@ export function planRun(seed: number): RunPlan {
   const anywhere = possible.filter(({ name, steps }) => steps === undefined && name !== 'cancel');
   for (const { kind } of [...events])
     if (kind.leadsTo !== undefined && random.next() < 0.6) add(pick(anywhere), random.pick(kind.leadsTo));
-  return { seed, sourceMajor, targetMajor, method, events: events.map(killAtRest) };
+  const ranged = method === 'replication' && sourceMajor >= 15 && random.next() < 0.5;
+  return { seed, sourceMajor, targetMajor, method, ranged, events: events.map(killAtRest) };
 }
 
 /** While changes stream no worker is at any statement, so it is killed from outside. */

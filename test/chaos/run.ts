@@ -40,6 +40,9 @@ const MOST_RETRIES = 3;
 /** Messages that are lost with a worker or a server are sent again. */
 const REPEAT_MS = 5_000;
 
+/** `big` is of 5 MB. */
+const RANGE_BYTES = 500_000;
+
 /** One migration under the events of its plan, from a new database to nothing left of it. */
 export async function perform(
   world: World,
@@ -52,6 +55,7 @@ export async function perform(
   failpoints.reset();
   workers.forgetOutput();
   await source.server.psql('postgres', `CREATE DATABASE ${database} TEMPLATE ${TEMPLATE}`);
+  if (plan.ranged) await source.server.psql(database, 'ALTER TABLE big REPLICA IDENTITY FULL');
   // What is written after the snapshot of a dump is not in it.
   const bank = openBank(source.server, database, plan.method === 'replication' ? 2 : 0, 40);
   const workflowId = `chaos-${plan.seed}-${began}`;
@@ -65,6 +69,7 @@ export async function perform(
     // What strikes may well take longer than a minute, and that the cutover is then put back needs a person.
     stop: { fence: 'read-only', deadlineSeconds: 3600 },
     parallelism: { copy: 2, index: 2 },
+    ...(plan.ranged && { snapshot: { rangeBytes: RANGE_BYTES } }),
   };
   const options = { taskQueue: world.taskQueue, workflowId, args: [input] };
   let keeping = true;

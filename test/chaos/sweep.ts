@@ -44,6 +44,7 @@ export async function sweep(mode: SweepMode, say: Say): Promise<RunResult[]> {
     sourceMajor: 17,
     targetMajor: 18,
     method,
+    ranged: mode === 'generations',
     events: [...first, ...kills],
   });
   const [clean] = await campaign([plan(FIRST_SEED, [])], say);

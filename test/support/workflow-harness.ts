@@ -66,7 +66,7 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
         () => null,
         () => Promise.race([sealed, Context.current().cancelled]),
       ),
-    closeGeneration: () => Promise.resolve({ sealed: false, finished: 0, left: 2 }),
+    closeGeneration: () => Promise.resolve({ sealed: false, finished: 0, left: 2, ranges: 0 }),
     copySchema: () => Promise.resolve({ entries: 3 }),
     planCopy: () => Promise.resolve({ tables: 2, bytes: 1000, units: 2, indexes: 1 }),
     copyTables: () => Promise.resolve({ tables: 1, rows: 5, bytes: 500, current: null }),

@@ -20,7 +20,7 @@ describe('parsePlan', () => {
       allowOlderTarget: false,
       stop: { when: 'signal', maxLagBytes: 0, fence: 'none', pgbouncer: null, awaitSwitch: false, deadlineSeconds: 60 },
       reverse: false,
-      snapshot: { maxSeconds: null, maxXidAge: null, maxDeadTuples: null },
+      snapshot: { maxSeconds: null, maxXidAge: null, maxDeadTuples: null, rangeBytes: null },
       retainedWal: { warnBytes: 10_000_000_000, maxBytes: null },
       onError: 'park',
       verify: 'copied',
