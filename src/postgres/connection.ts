@@ -1,4 +1,5 @@
 import pg from 'pg';
+import type { FailureType } from '../domain/failure.ts';
 import { MigrationError } from '../domain/failure.ts';
 import { LIMITS } from '../domain/limits.ts';
 import type { ConnInfo } from './conninfo.ts';
@@ -109,6 +110,12 @@ export class Session {
   }
 }
 
+/** SQLSTATE of ALLOW_CONNECTIONS false: at a login it has no other cause, and passes as a restart does. */
+const TAKES_NO_CONNECTIONS = '55000';
+
+const refusalOf = (error: unknown): FailureType =>
+  sqlstateOf(error) === TAKES_NO_CONNECTIONS ? 'ConnectionFailed' : 'ServerError';
+
 /**
  * Opens a session with all settings pinned, on the first of the hosts that answers and is of the wanted kind. The
  * session's endpoint is that host, so that whatever belongs to the session (a client program under its snapshot, the end
@@ -128,7 +135,7 @@ export async function connect(endpoint: Endpoint, options: SessionOptions): Prom
         await session.close();
         failures.push(otherKind(`While ${where} on the ${server}: the server is not ${attributes}.`));
       } catch (error) {
-        const failure = toMigrationError(error, { server, doing: where });
+        const failure = toMigrationError(error, { server, doing: where, otherwise: refusalOf(error) });
         failures.push(failure);
         // As libpq: who is refused by one server does not try the password on the next.
         if (failure.type === 'AuthenticationFailed') break;

@@ -6,10 +6,11 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { PostgresServer } from '../../lab/postgres-server.ts';
 import { startPostgres } from '../../lab/postgres-server.ts';
 import { freePort } from '../../src/temporal/free-port.ts';
-import { formatConnInfo, resolveReference } from '../../src/postgres/conninfo.ts';
+import { formatConnInfo, parseConnInfo, resolveReference } from '../../src/postgres/conninfo.ts';
 import { connect } from '../../src/postgres/connection.ts';
 import { subscriptionConnInfo } from '../../src/postgres/subscription-conninfo.ts';
 import { dump, login, PRINTABLE, useDirectory } from '../support/connection-fixture.ts';
+import { createDatabase, dropDatabase, useServer } from '../support/servers.ts';
 
 const { file } = useDirectory();
 
@@ -102,6 +103,19 @@ describe('a password with every printable character', () => {
       delete process.env['PGPASSWORD'];
     }
   });
+});
+
+test('a database that takes no connections for now is tried again, as a server that restarts', async () => {
+  const server = await useServer(17);
+  const { name } = await createDatabase(server.uri());
+  await server.psql('postgres', `ALTER DATABASE ${name} ALLOW_CONNECTIONS false`);
+  const info = parseConnInfo(server.uri(name), 'the test');
+  await expect(connect({ server: 'source', info }, { applicationName: 'test' })).rejects.toMatchObject({
+    type: 'ConnectionFailed',
+    retryable: true,
+    message: expect.stringContaining('is not currently accepting connections') as string,
+  });
+  await dropDatabase(server.uri(), name);
 });
 
 test('a server that takes connections and never answers is given up after connect_timeout', async () => {
