@@ -19,6 +19,7 @@ import { createSequenceActivities } from './sequences.ts';
 import { createSnapshotActivities } from './snapshot.ts';
 import { createUndoActivities } from './undo.ts';
 import { createFencedVerifyActivities } from './verify-fenced.ts';
+import { createStreamingVerifyActivities } from './verify-streaming.ts';
 import { createVerifyActivities } from './verify.ts';
 
 /** Every step, by the name that histories know it by. */
@@ -36,6 +37,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createSequenceActivities(deps),
     ...createVerifyActivities(deps),
     ...createFencedVerifyActivities(deps),
+    ...createStreamingVerifyActivities(deps),
     ...createReplicationActivities(deps),
     ...createFenceActivities(deps),
     ...createReverseActivities(deps),

@@ -1,5 +1,6 @@
 import type { StreamSample, Verdict } from '../src/domain/readiness.ts';
 import type { Migration } from '../src/domain/migration.ts';
+import type { Plan } from '../src/domain/plan.ts';
 import type { ConnInfo } from '../src/postgres/conninfo.ts';
 import type { Endpoint, Session } from '../src/postgres/connection.ts';
 
@@ -30,5 +31,7 @@ export interface ReadinessCheck {
   /** What is being looked at, for "While looking at …". */
   title: string;
   server: 'source' | 'target';
+  /** Only for plans that ask for it. */
+  when?: (plan: Plan) => boolean;
   run: (context: ReadinessContext) => Promise<Verdict>;
 }

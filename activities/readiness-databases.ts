@@ -1,4 +1,5 @@
 import { LEDGER_SCHEMA, NAME_PREFIX } from '../src/contract.ts';
+import { formatBytes } from '../src/domain/format.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Verdict } from '../src/domain/readiness.ts';
 import { ok, problem, unknown } from '../src/domain/readiness.ts';
@@ -131,6 +132,29 @@ export async function unpublishedTables({ m, source, target }: ReadinessContext)
     )}.`,
     'Create them on the target, and bring their rows when writes have stopped.',
   );
+}
+
+/** How far the comparison is that goes on while it streams. */
+export async function rowsCompared({ target }: ReadinessContext): Promise<Verdict> {
+  const seen = await target().one<{
+    tables: number;
+    equal: number;
+    bytes: number;
+    waiting: number;
+    difference: string | null;
+  }>(
+    `SELECT count(*)::float8 AS tables, count(*) FILTER (WHERE equal)::float8 AS equal, coalesce(sum(bytes), 0)::float8 AS bytes,
+            coalesce(sum(waiting), 0)::float8 AS waiting, min(difference) AS difference
+       FROM (SELECT r.oid, bool_and(c.equal IS NOT NULL) AS equal, count(*) FILTER (WHERE c.looked IS NULL AND c.relation IS NOT NULL) AS waiting,
+                    sum(c.bytes) FILTER (WHERE c.equal IS NOT NULL) AS bytes, min(c.difference) AS difference
+               FROM ${LEDGER_SCHEMA}.relation r LEFT JOIN ${LEDGER_SCHEMA}.comparison c ON c.relation = r.oid
+              WHERE r.published GROUP BY r.oid) AS of_table`,
+  );
+  if (seen.difference !== null) return problem(seen.difference, 'Find out who wrote to the target, and mend its rows.');
+  const said = `${seen.equal} of ${seen.tables} tables, ${formatBytes(seen.bytes)}, were seen to be the same on both servers while they stream`;
+  return seen.waiting > 0
+    ? unknown(`${said}; ${seen.waiting} parts of tables have yet to be looked at.`, 'Wait.')
+    : ok(`${said}.${seen.equal < seen.tables ? ' The others change all the time, or are too large for it.' : ''}`);
 }
 
 /** Only whether the application's connections fit. Sizes of memory are a matter of the machine. */

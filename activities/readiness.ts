@@ -38,6 +38,13 @@ const CHECKS: readonly ReadinessCheck[] = [
   { name: 'extensions', title: 'the extensions', server: 'target', run: databases.extensions },
   { name: 'statistics', title: 'the statistics', server: 'target', run: databases.statistics },
   { name: 'login-roles', title: 'the roles that log in', server: 'target', run: databases.loginRoles },
+  {
+    name: 'rows',
+    title: 'the comparison of rows',
+    server: 'target',
+    when: ({ verify }) => verify === 'full',
+    run: databases.rowsCompared,
+  },
   { name: 'fence', title: 'what the fence needs', server: 'source', run: databases.fencePossible },
 ];
 
@@ -79,7 +86,7 @@ export function createReadinessActivities(deps: ActivityDeps) {
       };
       try {
         const conditions: Condition[] = [];
-        for (const check of CHECKS)
+        for (const check of CHECKS.filter(({ when }) => when?.(m.plan) ?? true))
           conditions.push({
             name: check.name,
             ...(performance.now() > until

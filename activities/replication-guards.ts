@@ -132,6 +132,14 @@ export async function requireSubscribed(
   });
 }
 
+/** @throws MigrationError `RowsDiffer`: what was found while it streamed, and not seen to be mended */
+export async function requireNoDifference(target: Session): Promise<void> {
+  const [found] = await target.query<{ difference: string }>(
+    `SELECT difference FROM ${LEDGER_SCHEMA}.comparison WHERE difference IS NOT NULL ORDER BY relation, number LIMIT 1`,
+  );
+  if (found !== undefined) throw new MigrationError('RowsDiffer', found.difference);
+}
+
 /** A table that was created since the start is in nobody's publication: say so, since only its owner knows what to do. */
 export async function warnOfNewTables(source: Session, target: Session, m: Migration): Promise<void> {
   const known = await target.query<{ oid: number }>(`SELECT oid::float8 AS oid FROM ${LEDGER_SCHEMA}.relation`);

@@ -25,6 +25,7 @@ import type { ActivityDeps } from './context.ts';
 import { watchErrors } from './apply-errors.ts';
 import { heartbeating, nextPoll, openSource, openTarget, withSession, withSessions } from './context.ts';
 import {
+  requireNoDifference,
   requirePublished,
   requireSealed,
   requireSlots,
@@ -143,6 +144,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
         );
         await requirePublished(source, target, names);
         await requireSubscribed(m, source, target, names);
+        await requireNoDifference(target);
         await warnOfNewTables(source, target, m);
         await warnOfDifferences(m, source, target);
       });
@@ -225,7 +227,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
   };
 }
 
-async function generationNames(target: Session, m: Migration): Promise<string[]> {
+export async function generationNames(target: Session, m: Migration): Promise<string[]> {
   const rows = await target.query<{ number: number }>(
     `SELECT number FROM ${LEDGER_SCHEMA}.generation WHERE slot ORDER BY number`,
   );

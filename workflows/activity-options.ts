@@ -56,6 +56,7 @@ const KIND_OF: Record<keyof Activities, Kind> = {
   copySequences: 'change',
   verifyCopied: 'lane',
   verifyFenced: 'lane',
+  verifyStreaming: 'keeper',
   sealCopy: 'change',
   restoreConstraints: 'lane',
   restoreForeignKeys: 'lane',

@@ -51,14 +51,18 @@ async function watchUntil(run: DatabaseRun, over: () => Promise<void>): Promise<
   const watched = watching.run(() =>
     run.attempt('watchReplication', `${m.database}: watch that every change is applied`, m),
   );
+  const compared = watching.run(async () => {
+    if (m.plan.verify === 'full')
+      await run.attempt('verifyStreaming', `${m.database}: compare the rows while they stream`, m);
+  });
   const assessed = watching.run(() => assessing(run));
   const ended = watching.run(over);
   try {
     // Whatever ends the watching, an operator's `skip` among it, the stop is waited for.
-    await Promise.race([watched.then(() => ended), ended, assessed]);
+    await Promise.race([Promise.all([watched, compared]).then(() => ended), ended, assessed]);
   } finally {
     watching.cancel();
-    await Promise.allSettled([watched, assessed, ended]);
+    await Promise.allSettled([watched, compared, assessed, ended]);
   }
 }
 

@@ -81,6 +81,20 @@ export const LIMITS = {
   largeObjectsPerBatch: 64,
   largeObjectPieceBytes: 256 * 1024,
 
+  /** What is compared at once while it streams: seconds of one core, and few rows to look at more closely. */
+  comparedBytes: 64 * 1024 * 1024,
+  /** … of a table whose key cannot be cut: more would take too long to be of one moment. */
+  comparedWholeBytes: 1024 * 1024 * 1024,
+  /** The pause after each part, in times of what it took: a tenth of a core on either side. */
+  comparePause: 9,
+  /** A part that was equal is compared once more no sooner than this. */
+  compareAgainMs: 60 * 60_000,
+  /** How often it is asked whether there is something to compare once more. */
+  compareIdleMs: 60_000,
+  /** Of 65,536 groups of rows, so many that differ are looked at more closely at once: the rest has to wait. */
+  comparedBuckets: 2_000,
+  /** Rows that change all the time are looked at so often before they are left for later. */
+  compareRounds: 6,
   /** Sessions on either server that compare rows: two keep both servers busy without starving their other work. */
   verifySessions: 2,
 

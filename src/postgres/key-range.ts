@@ -24,7 +24,7 @@ export interface KeyRange {
 }
 
 /** Types of a fixed size whose order is the same on every server. */
-const TYPES = ['int2', 'int4', 'int8', 'uuid', 'date', 'timestamp', 'timestamptz'];
+export const CUTTABLE_TYPES = ['int2', 'int4', 'int8', 'uuid', 'date', 'timestamp', 'timestamptz'];
 
 /** Publications with row filters are there since this version. */
 const SINCE = 150000;
@@ -78,9 +78,9 @@ function cutOf({ routeByParent }: Table, fact: KeyFacts | undefined): Cut {
   if (routeByParent) return { obstacle: 'its rows are routed by the target' };
   if (fact?.column == null) return { obstacle: 'it has no primary key or other index as its replica identity' };
   const { column, type, toasted, unique } = fact;
-  if (!TYPES.includes(type ?? ''))
+  if (!CUTTABLE_TYPES.includes(type ?? ''))
     return {
-      obstacle: `its key begins with column ${quoteIdent(column)} of type ${type ?? 'unknown'}, and only ${TYPES.join(', ')} can be cut`,
+      obstacle: `its key begins with column ${quoteIdent(column)} of type ${type ?? 'unknown'}, and only ${CUTTABLE_TYPES.join(', ')} can be cut`,
     };
   if (toasted)
     return {
@@ -110,10 +110,10 @@ export async function cutTables(
     const cut = cuts.get(table.oid);
     if (cut === undefined || 'obstacle' in cut) continue;
     const most = Math.min(Math.ceil(table.bytes / rangeBytes), LIMITS.rangesPerTable);
-    const bounds = await sampleBounds(source, table, cut.column, most);
+    const conditions = await cutByKey(source, table, cut.column, most);
     // All rows have one key, or there was none to be seen.
-    if (bounds.length === 0) continue;
-    for (const [number, condition] of conditions(cut.column, bounds).entries())
+    if (conditions.length < 2) continue;
+    for (const [number, condition] of conditions.entries())
       ranges.push({
         relation: table.oid,
         schema: table.schema,
@@ -126,21 +126,23 @@ export async function cutTables(
   return ranges;
 }
 
-/** Keys, as text, that cut the table into at most `most` parts of about the same size, in order. */
-async function sampleBounds(source: Session, table: Table, column: string, most: number): Promise<string[]> {
+/** At most `most` conditions of about as many rows each, by a sample: every key is in exactly one of them. */
+export async function cutByKey(
+  source: Session,
+  table: Pick<Table, 'schema' | 'name' | 'pages'>,
+  column: string,
+  most: number,
+): Promise<string[]> {
   const fractions = Array.from({ length: most - 1 }, (_, index) => (index + 1) / most);
   const percent = Math.min(100, (100 * LIMITS.rangeSamplePages) / Math.max(table.pages, 1));
-  const { bounds } = await source.one<{ bounds: string[] | null }>(
+  const sample = await source.one<{ bounds: string[] | null }>(
     `SELECT (percentile_disc($1::float8[]) WITHIN GROUP (ORDER BY ${quoteIdent(column)}))::text[] AS bounds
        FROM ONLY ${quoteName(table.schema, table.name)} TABLESAMPLE SYSTEM (${percent})`,
     [fractions],
   );
-  return [...new Set(bounds ?? [])];
-}
-
-/** Every key is in exactly one of them: the first and the last have no end. */
-function conditions(column: string, bounds: readonly string[]): string[] {
+  const bounds = [...new Set(sample.bounds ?? [])];
   const name = quoteIdent(column);
+  // The first and the last have no end.
   return [null, ...bounds].map((from, index) => {
     const until = bounds[index];
     return [

@@ -106,6 +106,18 @@ CREATE TABLE ${LEDGER_SCHEMA}.unit (
 CREATE INDEX ON ${LEDGER_SCHEMA}.unit (kind, bytes DESC, id) WHERE state = 'todo';
 CREATE INDEX ON ${LEDGER_SCHEMA}.unit (relation) WHERE state = 'todo';
 
+-- Parts of the replicated tables that are compared while they stream, again and again.
+CREATE TABLE ${LEDGER_SCHEMA}.comparison (
+  relation bigint NOT NULL,            -- on the source
+  number int NOT NULL,
+  condition text NOT NULL,             -- a range of the key; '': all rows
+  bytes bigint NOT NULL,
+  looked timestamptz,                  -- null: not yet, or a difference was found, which is to be looked at first
+  equal timestamptz,                   -- when it was last seen to be the same on both sides
+  difference text,                     -- a sentence
+  PRIMARY KEY (relation, number)
+);
+
 -- The sessions of each lane's latest attempt, so that a retry ends those of the attempt before it, and no others.
 CREATE TABLE ${LEDGER_SCHEMA}.lane (
   kind text NOT NULL,

@@ -33,7 +33,7 @@ export async function differingKeys(
 }
 
 /** Of the replica identity, else of the primary key; in the order of the table's columns. What it INCLUDEs is no key. */
-async function keyColumns(session: Session, { schema, name }: RowSet): Promise<string[]> {
+export async function keyColumns(session: Session, { schema, name }: RowSet): Promise<string[]> {
   const keys = session.version >= 110000 ? 'i.indkey[0:i.indnkeyatts - 1]' : 'i.indkey';
   const rows = await session.query<{ name: string }>(
     `SELECT a.attname AS name FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (${keys})

@@ -48,6 +48,11 @@ const LIMITS = {
   heartbeatEveryMs: 500,
   heartbeatThrottleMs: 1_000,
   splitTableBytes: 2 * 1024 * 1024,
+  // What streams is compared again and again.
+  comparedBytes: 1024 * 1024,
+  comparePause: 1,
+  compareAgainMs: 500,
+  compareIdleMs: 500,
   chunkBytes: 1024 * 1024,
   tinyTableBytes: 128 * 1024,
 } as const;

@@ -21,6 +21,7 @@ export interface RunPlan {
   method: 'replication' | 'dump';
   /** Whether `big` is copied in ranges of its key. */
   ranged: boolean;
+  verify: 'copied' | 'full';
   events: readonly PlannedEvent[];
 }
 
@@ -77,7 +78,8 @@ export function planRun(seed: number): RunPlan {
   for (const { kind } of [...events])
     if (kind.leadsTo !== undefined && random.next() < 0.6) add(pick(anywhere), random.pick(kind.leadsTo));
   const ranged = method === 'replication' && sourceMajor >= 15 && random.next() < 0.5;
-  return { seed, sourceMajor, targetMajor, method, ranged, events: events.map(killAtRest) };
+  const verify = method === 'replication' && random.next() < 0.5 ? 'full' : 'copied';
+  return { seed, sourceMajor, targetMajor, method, ranged, verify, events: events.map(killAtRest) };
 }
 
 /** While changes stream no worker is at any statement, so it is killed from outside. */

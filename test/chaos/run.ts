@@ -66,6 +66,7 @@ export async function perform(
   const input = {
     databases: { include: [database] },
     method: plan.method,
+    verify: plan.verify,
     // What strikes may well take longer than a minute, and that the cutover is then put back needs a person.
     stop: { fence: 'read-only', deadlineSeconds: 3600 },
     parallelism: { copy: 2, index: 2 },

@@ -45,6 +45,7 @@ export async function sweep(mode: SweepMode, say: Say): Promise<RunResult[]> {
     targetMajor: 18,
     method,
     ranged: mode === 'generations',
+    verify: 'copied',
     events: [...first, ...kills],
   });
   const [clean] = await campaign([plan(FIRST_SEED, [])], say);

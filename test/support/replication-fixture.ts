@@ -12,6 +12,8 @@ import { createSequenceActivities } from '../../activities/sequences.ts';
 import type { SnapshotTimes } from '../../activities/snapshot.ts';
 import { createSnapshotActivities } from '../../activities/snapshot.ts';
 import { createFencedVerifyActivities } from '../../activities/verify-fenced.ts';
+import type { PartSizes } from '../../activities/verify-streaming.ts';
+import { createStreamingVerifyActivities } from '../../activities/verify-streaming.ts';
 import { createUndoActivities } from '../../activities/undo.ts';
 import type { Migration } from '../../src/domain/migration.ts';
 import { parsePlan } from '../../src/domain/plan.ts';
@@ -35,6 +37,8 @@ export interface ReplicationOptions {
   plan?: object;
   times?: Partial<SnapshotTimes>;
   sizes?: CopySizes;
+  /** What is compared at once while it streams. */
+  parts?: PartSizes;
   /** How the activities log in on the source. */
   sourceUri?: (database: string) => string;
   /** The admin console that the plan's `stop.pgbouncer` refers to. */
@@ -88,6 +92,7 @@ export async function replicationFixture(options: ReplicationOptions) {
     ...createFenceActivities(deps),
     ...createReverseActivities(deps),
     ...createFencedVerifyActivities(deps),
+    ...createStreamingVerifyActivities(deps, options.parts),
     ...createUndoActivities(deps),
   };
   /** Copies all rows under the snapshot, seals, subscribes and waits until the target has caught up. */

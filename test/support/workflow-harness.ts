@@ -85,6 +85,7 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
     createSubscription: () => Promise.resolve(),
     waitForCatchUp: () => Promise.resolve(),
     watchReplication: untilCancelled,
+    verifyStreaming: untilCancelled,
     readiness: () =>
       Promise.resolve({ conditions: [{ name: 'lag', state: 'ok', detail: 'None.', next: null }], sample: null }),
     rehearseStop: () =>

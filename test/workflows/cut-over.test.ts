@@ -158,6 +158,41 @@ test('verify "full" compares behind the fence for a part of the deadline, and sa
   });
 });
 
+test('verify "full" compares while it streams, and a difference parks the migration, which goes on to stream', async () => {
+  let isMended = false;
+  const verifyStreaming = (): Promise<void> =>
+    isMended
+      ? untilCancelled()
+      : Promise.reject(
+          toApplicationFailure(new MigrationError('RowsDiffer', 'Table public.t differs while it streams.')),
+        );
+  await withWorkers({ verifyStreaming }, async ({ start, calls }) => {
+    const handle = await start('migrateCluster', { verify: 'full' });
+    const parked = await eventually(
+      () => progressOf(handle),
+      (p) => p.attention !== null,
+    );
+    expect(parked).toMatchObject({ phase: 'streaming', databases: [{ answers: ['retry', 'abort'] }] });
+    expect(parked.attention).toContain('compare the rows while they stream: Table public.t differs');
+    isMended = true;
+    await handle.executeUpdate('resolve', { args: [{ action: 'retry' }] });
+    await eventually(
+      () => Promise.resolve(calls.filter((name) => name === 'verifyStreaming')),
+      (looks) => looks.length === 2,
+    );
+    expect(calls.filter((name) => name === 'watchReplication')).toHaveLength(1);
+    await handle.signal('stopReplication');
+    expect((await reportOf(handle)).status).toBe('done');
+  });
+  await withWorkers({ verifyStreaming }, async ({ start, calls }) => {
+    const handle = await start('migrateCluster');
+    await eventually(() => progressOf(handle), phaseIs('streaming'));
+    await handle.signal('stopReplication');
+    await reportOf(handle);
+    expect(calls).not.toContain('verifyStreaming');
+  });
+});
+
 test('a stop waits for its time while changes go on, and a later one without a time is done at once', async () => {
   await withWorkers({}, async ({ start, calls }) => {
     const handle = await start('migrateCluster');
