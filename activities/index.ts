@@ -1,3 +1,4 @@
+import { createCarryOverActivities } from './carry-over.ts';
 import { createCopyActivities } from './copy.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating } from './context.ts';
@@ -35,6 +36,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createIndexActivities(deps),
     ...createLargeObjectActivities(deps),
     ...createSequenceActivities(deps),
+    ...createCarryOverActivities(deps),
     ...createVerifyActivities(deps),
     ...createFencedVerifyActivities(deps),
     ...createStreamingVerifyActivities(deps),

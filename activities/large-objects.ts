@@ -9,6 +9,7 @@ import { underSnapshot } from '../src/postgres/import-snapshot.ts';
 import {
   attributesOf,
   copyContents,
+  hashContents,
   listLargeObjects,
   readLargeObjects,
   readLengths,
@@ -56,9 +57,7 @@ async function copyMissing(
   target: Session,
   { generation, plan, progress }: { generation: number; plan: Plan; progress: LargeObjectProgress },
 ): Promise<void> {
-  const roles = new Set(
-    (await target.query<{ rolname: string }>('SELECT rolname FROM pg_roles')).map(({ rolname }) => rolname),
-  );
+  const roles = await readRoleNames(target);
   const snapshot = await target.transaction(() => holdOpenGeneration(target, generation));
   await underSnapshot(source, snapshot, async () => {
     const wanted = await listLargeObjects(source);
@@ -73,18 +72,81 @@ async function copyMissing(
     for (const oids of inBatches(todo)) {
       progress.bytes += await target.transaction(async () => {
         await holdOpenGeneration(target, generation);
-        const bytes = await copyContents(source, target, oids);
-        const attributes = (await readLargeObjects(source, oids)).map((object) => attributesOf(object, roles, plan));
-        const missing = new Set(attributes.flatMap((of) => of.missing));
-        for (const role of missing) await recordWarning(target, STEP, withoutRole(role));
-        const sql = attributes.flatMap((of) => of.sql);
-        if (sql.length > 0) await target.query(sql.join(';\n'));
-        return bytes;
+        return copyWhole(source, target, oids, { roles, plan });
       });
       progress.objects += oids.length;
     }
   });
 }
+
+/** Objects that are not there, with owners, privileges and comments, inside the caller's transactions. Answers bytes. */
+async function copyWhole(
+  source: Session,
+  target: Session,
+  oids: readonly number[],
+  { roles, plan }: { roles: ReadonlySet<string>; plan: Plan },
+): Promise<number> {
+  const bytes = await copyContents(source, target, oids);
+  const attributes = (await readLargeObjects(source, oids)).map((object) => attributesOf(object, roles, plan));
+  const missing = new Set(attributes.flatMap((of) => of.missing));
+  for (const role of missing) await recordWarning(target, STEP, withoutRole(role));
+  const sql = attributes.flatMap((of) => of.sql);
+  if (sql.length > 0) await target.query(sql.join(';\n'));
+  return bytes;
+}
+
+/**
+ * Copies those that were made or changed since, by comparing their contents on both sides. Those that are gone from the
+ * source stay on the target, and a warning says so: nothing tells that nobody made them there. Answers how many it copied.
+ */
+export async function carryLargeObjects(
+  source: Session,
+  target: Session,
+  plan: Plan,
+  progress: LargeObjectProgress,
+): Promise<number> {
+  const [wanted, present] = [await listLargeObjects(source), await listLargeObjects(target)];
+  const roles = await readRoleNames(target);
+  progress.total = wanted.length;
+  const there = new Set(present);
+  let copied = 0;
+  for (const oids of inBatches(wanted)) {
+    // Each object is read at one moment: somebody may write to it, before the fence.
+    await source.transaction(async () => {
+      const [left, right] = [
+        await hashContents(source, oids),
+        await target.transaction(() =>
+          hashContents(
+            target,
+            oids.filter((oid) => there.has(oid)),
+          ),
+        ),
+      ];
+      const changed = oids.filter((oid) => left.has(oid) && left.get(oid) !== right.get(oid));
+      if (changed.length === 0) return;
+      await target.transaction(async () => {
+        await target.query('SELECT lo_unlink(oid) FROM unnest($1::oid[]) AS o (oid)', [
+          changed.filter((oid) => there.has(oid)),
+        ]);
+        progress.bytes += await copyWhole(source, target, changed, { roles, plan });
+      });
+      copied += changed.length;
+    }, 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+    progress.objects += oids.length;
+  }
+  const kept = new Set(wanted);
+  const gone = present.filter((oid) => !kept.has(oid));
+  if (gone.length > 0)
+    await recordWarning(
+      target,
+      'carryOver',
+      `${gone.length} large objects of the target are not on the source (any more), such as ${gone[0]}: they were left there.`,
+    );
+  return copied;
+}
+
+const readRoleNames = async (target: Session): Promise<Set<string>> =>
+  new Set((await target.query<{ rolname: string }>('SELECT rolname FROM pg_roles')).map(({ rolname }) => rolname));
 
 const withoutRole = (role: string): string =>
   `Role "${role}" is not on the target: large objects came without what it owned or was granted.`;

@@ -57,7 +57,7 @@ export function createRehearsalActivities(deps: ActivityDeps) {
               await measured('waitForDrain', () => drain(m, source, names, markLsn));
               // Workers end between two transactions, and are looked for at each poll.
               estimate('disableSubscriptions', LIMITS.drainPollMs + roundTripMs * (names.length + 2));
-              await measured('syncSequences', () => computeSequences(source, target));
+              await measured('carryOver', () => computeSequences(source, target));
               estimate('walAfterMark', (LIMITS.drainPollMs + roundTripMs * 3) * names.length);
               return { steps, expectedDowntimeMs: expectedDowntime(steps) };
             },
@@ -104,7 +104,7 @@ const tooSlow = (m: Migration, what: string): MigrationError =>
     { object: m.database, next: 'Look at the lag and at the apply worker, then rehearse again.' },
   );
 
-/** All that `syncSequences` does before it sets them. */
+/** All that `carryOver` does before it sets them. */
 async function computeSequences(source: Session, target: Session): Promise<void> {
   const states = await readSequences(source);
   await missingSequences(target, states);

@@ -3,12 +3,12 @@ import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
 import { displayName, quoteName } from '../src/postgres/identifier.ts';
 import { underSnapshot } from '../src/postgres/import-snapshot.ts';
-import { recordWarning, requireOwnLedger } from '../src/postgres/ledger.ts';
+import { recordWarning } from '../src/postgres/ledger.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import type { SequenceState } from '../src/postgres/sequence.ts';
 import { furthest, listSequences, missingSequences, readSequences, setSequences } from '../src/postgres/sequence.ts';
 import type { ActivityDeps } from './context.ts';
-import { openSource, openTarget, withSession, withSessions } from './context.ts';
+import { openSource, openTarget, withSession } from './context.ts';
 
 const nameOf = ({ schema, name }: { schema: string; name: string }): string => quoteName(schema, name);
 
@@ -32,27 +32,23 @@ export function createSequenceActivities(deps: ActivityDeps) {
         return { sequences: there.length };
       });
     },
-
-    /**
-     * The same after the subscriptions are disabled, and never backwards. Read before, they were behind the rows. A
-     * sequence that was created after the start is in no plan, as its table is not: said, and no reason not to stop.
-     */
-    async syncSequences(m: Migration): Promise<{ sequences: number }> {
-      return withSessions(deps, m, 'control', 'carrying the sequences over', async (source, target) => {
-        // After the end the application has them.
-        await requireOwnLedger(target, m);
-        const [states, there] = await Promise.all([readSequences(source), readSequences(target)]);
-        const missing = await missingSequences(target, states);
-        for (const { schema, name } of missing.slice(0, LIMITS.namesInMessage))
-          await recordWarning(
-            target,
-            'syncSequences',
-            `Sequence ${displayName(schema, name)} is not on the target: it was created on the source after the start, or dropped on the target.`,
-          );
-        return { sequences: await carrySequences(target, states, there, missing) };
-      });
-    },
   };
+}
+
+/**
+ * The same after the subscriptions are disabled, and never backwards. Read before, they were behind the rows. A sequence
+ * that was created after the start is in no plan, as its table is not: said, and no reason not to stop. Answers how many.
+ */
+export async function syncSequences(source: Session, target: Session): Promise<number> {
+  const [states, there] = await Promise.all([readSequences(source), readSequences(target)]);
+  const missing = await missingSequences(target, states);
+  for (const { schema, name } of missing.slice(0, LIMITS.namesInMessage))
+    await recordWarning(
+      target,
+      'carryOver',
+      `Sequence ${displayName(schema, name)} is not on the target: it was created on the source after the start, or dropped on the target.`,
+    );
+  return carrySequences(target, states, there, missing);
 }
 
 /** Sets those that are there, and none to before what it was there (`before`). Returns how many. */

@@ -1,5 +1,6 @@
 import { allHandlersFinished, CancellationScope, condition, isCancellation, workflowInfo } from '@temporalio/workflow';
 import { readFailure } from '../src/domain/application-failure.ts';
+import type { WriteCounters } from '../src/domain/migration.ts';
 import type { Fence } from '../src/domain/plan.ts';
 import type { CutoverReport, Verified } from '../src/domain/progress.ts';
 import { assessing } from './assessing.ts';
@@ -72,6 +73,8 @@ interface Attempt {
   fence: Fence;
   fencedBy: string | null;
   verified: Verified | null;
+  /** As the source counted writes to large objects, before those were copied once more. */
+  ahead: WriteCounters | null;
   /** When the fence has to be lifted, if the cutover is not done: milliseconds of the workflow's clock. */
   endsAt: number;
   putBack: Compensations;
@@ -88,6 +91,7 @@ function begin(run: DatabaseRun, fence: Fence): Attempt {
       fence,
       fencedBy: null,
       verified: null,
+      ahead: null,
       endsAt: Infinity,
       putBack: new Compensations(),
       current: '',
@@ -122,6 +126,9 @@ async function cutOver(run: DatabaseRun): Promise<CutOver> {
     (failures) => outcomeOf(attempt, failures),
     async () => {
       await run.attempt('refreshMaterializedViews', `${database}: refresh the materialized views`, m, 'filled');
+      const ahead = await run.attempt('catchUpLargeObjects', `${database}: copy large objects that changed`, m);
+      // Who wrote before has told the server's counters, once its session has ended.
+      attempt.ahead = fence === 'read-only' || fence === 'lock-out' ? (ahead ?? null) : null;
       const { maxLagBytes } = plan.stop;
       const gate = `${database}: wait until the target is at most ${maxLagBytes} bytes behind`;
       await next('waitForGate', gate, m, maxLagBytes);
@@ -181,7 +188,7 @@ const FENCING = {
 
 /** Everything between the last write and the end of the replication. Returns bytes of WAL that were not carried over. */
 async function drainAndCarryOver(attempt: Attempt): Promise<number> {
-  const { run, fence, putBack, next } = attempt;
+  const { run, fence, ahead, putBack, next } = attempt;
   const { m } = run;
   const { database } = m;
   const { markLsn } = await next('mark', `${database}: mark the end in the source's WAL`, m);
@@ -191,7 +198,7 @@ async function drainAndCarryOver(attempt: Attempt): Promise<number> {
   if (m.plan.verify === 'full') await verify(attempt);
   // After all that takes long: what was written until now is found.
   const [, after] = await sideBySide(
-    () => next('syncSequences', `${database}: carry the sequences over`, m),
+    () => next('carryOver', `${database}: carry over what no stream brings, such as sequences`, m, ahead),
     () => next('walAfterMark', `${database}: see what was written after the mark`, m),
   );
   if (fence !== 'none' && after.bytes > 0) throw fenceBroken(database, 'source', after);

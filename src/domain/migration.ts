@@ -70,3 +70,14 @@ export interface Measurement extends Partial<CopyProgress> {
   /** What needs a person, e.g. an apply error with relation and message; else null. */
   problem: string | null;
 }
+
+/**
+ * What the server has counted of writes to large objects, and what tells that it has not begun to count anew since. Equal
+ * ones mean that nothing was written, if every session from before has ended: a session tells what it has done at its
+ * end, or some seconds later.
+ */
+export interface WriteCounters {
+  writes: string;
+  /** Changes with a restart, a crash and a reset of statistics. */
+  epoch: string;
+}

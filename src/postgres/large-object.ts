@@ -84,6 +84,20 @@ export async function readLengths(session: Session, oids: readonly number[]): Pr
   return bytes;
 }
 
+/** A hash of what each of them holds, inside the caller's transaction; those that are not there are left out. */
+export async function hashContents(session: Session, oids: readonly number[]): Promise<Map<number, string>> {
+  const rows = await session.query<{ oid: number; hash: string }>(
+    `SELECT o.oid, concat(length, ' ', (
+              SELECT md5(string_agg(md5(lo_get(o.oid, piece, $2::int)), '' ORDER BY piece))
+                FROM generate_series(0, length, $2::int) AS piece)) AS hash
+       FROM unnest($1::oid[]) AS o (oid) JOIN pg_largeobject_metadata m ON m.oid = o.oid,
+            LATERAL lo_open(o.oid, x'40000'::int) AS fd,
+            LATERAL lo_lseek64(fd, 0, 2) AS length, LATERAL lo_close(fd) AS closed WHERE closed = 0`,
+    [oids, PIECE],
+  );
+  return new Map(rows.map(({ oid, hash }) => [oid, hash]));
+}
+
 /** Owner, privileges and comment of objects that were just made. Names of roles that `roles` lacks are left out. */
 export function attributesOf(
   object: LargeObject,

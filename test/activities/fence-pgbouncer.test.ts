@@ -53,7 +53,7 @@ test('clients are held while PgBouncer is paused, lose no connection, and go on 
   const { markLsn: end } = await runActivity(f.steps.mark, [f.m]);
   await runActivity(f.steps.waitForDrain, [f.m, end]);
   await runActivity(f.steps.disableSubscriptions, [f.m]);
-  await runActivity(f.steps.syncSequences, [f.m]);
+  await runActivity(f.steps.carryOver, [f.m, null]);
   const moved = writer.written();
   expect(await runActivity(f.steps.walAfterMark, [f.m])).toEqual({ bytes: 0, tables: [] });
   await expect(runActivity(f.steps.resumeClients, [f.m])).rejects.toMatchObject({

@@ -39,7 +39,7 @@ test('a rehearsal while the application writes tells each step and changes nothi
     'mark',
     'waitForDrain',
     'disableSubscriptions estimated',
-    'syncSequences',
+    'carryOver',
     'walAfterMark estimated',
   ]);
   const inDowntime = steps.filter(({ name }) => name !== 'waitForGate');

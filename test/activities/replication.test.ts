@@ -74,7 +74,7 @@ describe('a stop', () => {
     const { markLsn } = await runActivity(f.steps.mark, [f.m]);
     await runActivity(f.steps.waitForDrain, [f.m, markLsn]);
     await runActivity(f.steps.disableSubscriptions, [f.m]);
-    await runActivity(f.steps.syncSequences, [f.m]);
+    await runActivity(f.steps.carryOver, [f.m, null]);
     await writer.stop();
     const { behind } = await f.target.one<{ behind: boolean }>(
       'SELECT (SELECT last_value FROM public.t_id_seq) < (SELECT max(id) FROM public.t) AS behind',

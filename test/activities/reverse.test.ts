@@ -40,7 +40,7 @@ async function cutOver(options: ReplicationOptions = {}): Promise<ReplicationFix
   const { markLsn } = await runActivity(f.steps.mark, [f.m]);
   await runActivity(f.steps.waitForDrain, [f.m, markLsn]);
   await runActivity(f.steps.disableSubscriptions, [f.m]);
-  await runActivity(f.steps.syncSequences, [f.m]);
+  await runActivity(f.steps.carryOver, [f.m, null]);
   // The fence has ended this one.
   return { ...f, source: await f.open('source') };
 }

@@ -59,13 +59,13 @@ describe('sequences', () => {
     await f.target.query(
       `SELECT setval('public.used', 9), setval('public.down', -9), setval('public.ring', 4), nextval('public.fresh')`,
     );
-    await runActivity(f.steps.syncSequences, [f.m]);
+    await runActivity(f.steps.carryOver, [f.m, null]);
     expect(await state(f, 'public.used')).toEqual({ value: '9', called: true });
     expect(await state(f, 'public.down')).toEqual({ value: '-9', called: true });
     expect(await state(f, 'public.ring')).toEqual({ value: '2', called: true });
     expect(await state(f, 'public.fresh')).toEqual({ value: '1', called: true });
     await f.source.query(`SELECT setval('public.used', 20), setval('public.down', -20)`);
-    await runActivity(f.steps.syncSequences, [f.m]);
+    await runActivity(f.steps.carryOver, [f.m, null]);
     expect(await state(f, 'public.used')).toEqual({ value: '20', called: true });
     expect(await state(f, 'public.down')).toEqual({ value: '-20', called: true });
   });
@@ -88,7 +88,7 @@ describe('sequences', () => {
   test('that came after the snapshot do not stop a cutover: they are a warning', async () => {
     const f = await fixture(SCHEMA);
     await f.source.query('CREATE SEQUENCE public.late');
-    await runActivity(f.steps.syncSequences, [f.m]);
+    await runActivity(f.steps.carryOver, [f.m, null]);
     const warnings = await f.target.query<{ message: string }>('SELECT message FROM pgtransit.event WHERE warning');
     expect(warnings.map(({ message }) => message).join()).toContain('public.late');
   });

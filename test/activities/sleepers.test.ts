@@ -39,11 +39,11 @@ describe('a worker that falls asleep in the middle of a step', () => {
     await f.stream();
     await runActivity(f.steps.disableSubscriptions, [f.m]);
     const sleeper = await asleep(f, 'target');
-    await runActivity(f.steps.syncSequences, [f.m]);
+    await runActivity(f.steps.carryOver, [f.m, null]);
     await expect(sleeper.query(`SELECT setval('public.t_id_seq', 1)`)).rejects.toThrow();
     await runActivity(f.steps.dropReplication, [f.m]);
     await f.target.query('DROP SCHEMA pgtransit CASCADE');
-    await expect(runActivity(f.steps.syncSequences, [f.m])).rejects.toMatchObject({ type: 'AnotherMigration' });
+    await expect(runActivity(f.steps.carryOver, [f.m, null])).rejects.toMatchObject({ type: 'AnotherMigration' });
   });
 
   test('makes no slot when it wakes up after all was undone', async () => {

@@ -53,6 +53,8 @@ const OTHER = [
   `UPDATE document SET body = body || 'x' WHERE id = floor(random() * 200)`,
   `INSERT INTO keyless VALUES (11, 'new')`,
   `DELETE FROM big WHERE id = floor(random() * 18000)`,
+  `SELECT lo_put((SELECT min(oid) FROM pg_largeobject_metadata), floor(random() * 6000)::int, '\\x01')`,
+  `SELECT lo_from_bytea(0, convert_to(random()::text, 'UTF8'))`,
   // To another range of the key, where it is copied in ranges.
   `UPDATE big SET id = -id WHERE id = floor(random() * 18000) AND id > 0`,
 ];

@@ -8,7 +8,7 @@ const PHASES = {
   'catching-up': ['waitForCatchUp'],
   /** No step: whatever strikes here does so once changes stream. */
   streaming: ['streaming'],
-  stopping: ['waitForGate', 'fence', 'mark', 'waitForDrain', 'disableSubscriptions', 'syncSequences', 'walAfterMark'],
+  stopping: ['waitForGate', 'fence', 'mark', 'waitForDrain', 'disableSubscriptions', 'carryOver', 'walAfterMark'],
   finishing: ['readReport', 'dropReplication', 'finish'],
 } as const;
 
@@ -36,7 +36,7 @@ const ONLY_REPLICATION: readonly Step[] = [
   'mark',
   'waitForDrain',
   'disableSubscriptions',
-  'syncSequences',
+  'carryOver',
   'walAfterMark',
   'dropReplication',
 ];

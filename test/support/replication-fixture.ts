@@ -3,9 +3,11 @@ import { MockActivityEnvironment } from '@temporalio/testing';
 import pg from 'pg';
 import type { ActivityDeps } from '../../activities/context.ts';
 import { readIdentity } from '../../src/postgres/identity.ts';
+import { createCarryOverActivities } from '../../activities/carry-over.ts';
 import { createCopyActivities } from '../../activities/copy.ts';
 import { createGenerationActivities } from '../../activities/generations.ts';
 import { createFenceActivities } from '../../activities/fence.ts';
+import { createLargeObjectActivities } from '../../activities/large-objects.ts';
 import { createReplicationActivities } from '../../activities/replication.ts';
 import { createReverseActivities } from '../../activities/reverse.ts';
 import { createSequenceActivities } from '../../activities/sequences.ts';
@@ -88,6 +90,8 @@ export async function replicationFixture(options: ReplicationOptions) {
     ...createCopyActivities(deps, options.sizes),
     ...createGenerationActivities(deps),
     ...createSequenceActivities(deps),
+    ...createCarryOverActivities(deps),
+    ...createLargeObjectActivities(deps),
     ...createReplicationActivities(deps),
     ...createFenceActivities(deps),
     ...createReverseActivities(deps),

@@ -109,7 +109,8 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
     disableSubscriptions: () => Promise.resolve(),
     enableSubscriptions: () => Promise.resolve(),
     walAfterMark: () => Promise.resolve({ bytes: 0, tables: [] }),
-    syncSequences: () => Promise.resolve({ sequences: 1 }),
+    catchUpLargeObjects: () => Promise.resolve(null),
+    carryOver: () => Promise.resolve({ sequences: 1, largeObjects: 0, unloggedTables: 0 }),
     dropReplication: () => Promise.resolve(),
     measure: () =>
       Promise.resolve({

@@ -52,12 +52,12 @@ test('generations, a stop that was put back and its question survive, several ti
       ? Promise.reject(toApplicationFailure(new MigrationError('SnapshotLost', 'It was lost.')))
       : Promise.resolve({ tables: 2, bytes: 1000, units: 2, indexes: 1 });
   let broken = true;
-  const syncSequences = () =>
+  const carryOver = () =>
     broken
       ? Promise.reject(toApplicationFailure(new MigrationError('ServerError', 'No space left.')))
-      : Promise.resolve({ sequences: 1 });
+      : Promise.resolve({ sequences: 1, largeObjects: 0, unloggedTables: 0 });
   await withWorkers(
-    { openSnapshot, planCopy, syncSequences },
+    { openSnapshot, planCopy, carryOver },
     async ({ start, client, workflowId, calls }) => {
       const handle = await start('migrateCluster');
       // Before its database was started, so that it is part of that one's input.

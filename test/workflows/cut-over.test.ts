@@ -42,7 +42,7 @@ test('an external fence is waited for, and put up by the one who says so; nobody
       'mark',
       'waitForDrain',
       'disableSubscriptions',
-      'syncSequences',
+      'carryOver',
       'walAfterMark',
     ]);
     expect(calls).not.toContain('unfence');
@@ -261,10 +261,10 @@ test('together: one that fails puts all back; only that one asks, and all can be
   let broken = true;
   const undone: string[] = [];
   const activities = {
-    syncSequences: (m: Migration) =>
+    carryOver: (m: Migration) =>
       broken && m.database === 'b'
         ? Promise.reject(toApplicationFailure(new MigrationError('ServerError', 'Sequence public.s is gone.')))
-        : Promise.resolve({ sequences: 1 }),
+        : Promise.resolve({ sequences: 1, largeObjects: 0, unloggedTables: 0 }),
     unfence: (m: Migration) => Promise.resolve(void undone.push(m.database)),
   };
   await withWorkers(

@@ -51,7 +51,7 @@ describe('migrateCluster', () => {
         'mark',
         'waitForDrain',
         'disableSubscriptions',
-        'syncSequences',
+        'carryOver',
         'dropReplication',
         'finish',
       ];
@@ -494,9 +494,11 @@ describe('migrateCluster', () => {
 
   test('a cutover that fails is put back: subscriptions on, fence lifted, and a new stop can follow', async () => {
     let broken = true;
-    const syncSequences = () =>
-      broken ? Promise.reject(failure('ServerError', 'Sequence public.s is gone.')) : Promise.resolve({ sequences: 1 });
-    await withWorkers({ syncSequences }, async ({ start, calls }) => {
+    const carryOver = () =>
+      broken
+        ? Promise.reject(failure('ServerError', 'Sequence public.s is gone.'))
+        : Promise.resolve({ sequences: 1, largeObjects: 0, unloggedTables: 0 });
+    await withWorkers({ carryOver }, async ({ start, calls }) => {
       const handle = await start('migrateCluster', { stop: { fence: 'read-only' } });
       await eventually(() => progressOf(handle), phaseIs('streaming'));
       await handle.signal('stopReplication');
@@ -542,9 +544,9 @@ describe('migrateCluster', () => {
   });
 
   test('what could not be put back is said to who is asked', async () => {
-    const syncSequences = fails('ServerError', 'Sequence public.s is gone.');
+    const carryOver = fails('ServerError', 'Sequence public.s is gone.');
     const unfence = fails('PrivilegeMissing', 'The role may not alter database "shop".');
-    await withWorkers({ syncSequences, unfence }, async ({ start }) => {
+    await withWorkers({ carryOver, unfence }, async ({ start }) => {
       const handle = await start('migrateCluster', { stop: { fence: 'read-only' } });
       await eventually(() => progressOf(handle), phaseIs('streaming'));
       await handle.signal('stopReplication');

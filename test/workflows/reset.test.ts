@@ -11,15 +11,15 @@ const streaming = ({ databases }: ClusterProgress): boolean =>
 
 test('the parent hears what a database does after its reset, and resolves it; the stop from before is still asked for', async () => {
   let broken = false;
-  const syncSequences = () =>
+  const carryOver = () =>
     broken
       ? Promise.reject(toApplicationFailure(new MigrationError('ServerError', 'No space left.')))
-      : Promise.resolve({ sequences: 1 });
+      : Promise.resolve({ sequences: 1, largeObjects: 0, unloggedTables: 0 });
   const createSubscription = () =>
     broken
       ? Promise.reject(toApplicationFailure(new MigrationError('PrivilegeMissing', 'It may not subscribe.')))
       : Promise.resolve();
-  await withWorkers({ syncSequences, createSubscription }, async ({ start, workflowId, calls }) => {
+  await withWorkers({ carryOver, createSubscription }, async ({ start, workflowId, calls }) => {
     const handle = await start('migrateCluster');
     await eventually(() => handle.query<ClusterProgress>('progress'), streaming);
     broken = true;
