@@ -61,7 +61,6 @@ export function createCopyActivities(deps: ActivityDeps, sizes: CopySizes = LIMI
             target,
             tables.relations.filter(({ split }) => split),
           );
-          if (m.method === 'replication') await warnOfUnlogged(target, tables.found);
           await recordEvent(target, planned(generation), `Planned the copy of ${tables.relations.length} tables.`);
         });
         return readPlan(target, generation);
@@ -211,16 +210,4 @@ async function requireComplete(target: Session, generation: number): Promise<voi
     throw new MigrationError('NotComplete', `Not finished: ${missing.slice(0, LIMITS.namesInMessage).join(', ')}.`, {
       object: missing[0] ?? null,
     });
-}
-
-async function warnOfUnlogged(target: Session, tables: readonly Table[]): Promise<void> {
-  const unlogged = tables.filter(({ persistence }) => persistence === 'u');
-  if (unlogged.length === 0) return;
-  const names = unlogged.slice(0, LIMITS.namesInMessage).map(({ schema, name }) => displayName(schema, name));
-  const more = unlogged.length > names.length ? ` and ${unlogged.length - names.length} more` : '';
-  await recordWarning(
-    target,
-    'planCopy',
-    `Unlogged tables cannot be published: ${names.join(', ')}${more} arrive as they were when the copy began, without later changes.`,
-  );
 }

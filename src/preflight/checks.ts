@@ -149,7 +149,7 @@ export const CHECKS: readonly Check[] = [
   { ...database, code: 'security-label', ...warning, ...onSource, ...always, title: 'reading security labels', run: objects.securityLabels },
   { ...database, code: 'library-function', ...warning, ...onSource, ...always, title: 'looking for functions in C', run: objects.libraryFunctions },
   { ...database, code: 'unlogged-table', ...warning, ...onSource, ...copy, title: 'looking for unlogged tables', run: objects.unloggedTables },
-  { ...database, code: 'large-object', ...warning, ...onSource, ...copy, title: 'counting large objects', run: largeObjects.largeObjects },
+  { ...database, code: 'large-object', ...info, ...onSource, ...copy, title: 'counting large objects', run: largeObjects.largeObjects },
   { ...database, code: 'foreign-table', ...info, ...onSource, ...copy, title: 'looking for foreign tables', run: objects.foreignTables },
   { ...database, code: 'event-trigger', ...info, ...onSource, ...always, title: 'looking for event triggers', run: objects.eventTriggers },
   { ...database, code: 'all-tables-publication', ...warning, ...onSource, ...always, title: 'looking for publications of all tables', run: objects.allTablesPublications },

@@ -7,13 +7,8 @@ export async function largeObjects({ source, method }: DatabaseContext): Promise
   );
   if (count === 0) return [];
   const which = count === 1 ? 'One large object is' : `${count} large objects are`;
-  if (method !== 'replication') return [{ message: `${which} copied.`, severity: 'info' }];
-  return [
-    {
-      message: `${which} copied as of the start of the copy; later changes do not follow.`,
-      remedy: 'Write none until the cutover, or set "method" to "dump".',
-    },
-  ];
+  const later = method === 'replication' ? ', and at the cutover once more those that were made or changed since' : '';
+  return [{ message: `${which} copied${later}.` }];
 }
 
 /** has_largeobject_privilege came with 18; before, this is what the server goes by. */

@@ -1,3 +1,4 @@
+import type { Session } from '../postgres/connection.ts';
 import { displayName, quoteIdent, quoteLiteral, quoteName } from '../postgres/identifier.ts';
 import { readInvalidIndexes, readSubscriptions } from '../postgres/schema-catalog.ts';
 import { isPublished } from '../postgres/scope.ts';
@@ -5,7 +6,8 @@ import type { Named } from './catalog.ts';
 import { FIRST_NORMAL_OID, ofExtension, USER_SCHEMA } from './catalog.ts';
 import type { DatabaseContext, Seen } from './check.ts';
 
-export async function unloggedTables({ source, tables, method }: DatabaseContext): Promise<Seen[]> {
+export async function unloggedTables({ source, target, tables, method }: DatabaseContext): Promise<Seen[]> {
+  const carried = method !== 'replication' || (await maySwitchOffTriggers(target));
   const { standby } = await source.one<{ standby: boolean }>('SELECT pg_is_in_recovery() AS standby');
   const unlogged = tables.filter(({ persistence }) => persistence === 'u');
   return unlogged.map(({ schema, name }) => {
@@ -17,14 +19,21 @@ export async function unloggedTables({ source, tables, method }: DatabaseContext
         remedy: `Use the address of the primary, or exclude the table.`,
         severity: 'error',
       };
-    return method === 'replication'
-      ? { object, message: 'The table is unlogged: its rows are copied, but later changes to them do not follow.' }
+    const later = method === 'replication' ? ', and once more at the cutover' : '';
+    return carried
+      ? { object, message: `The table is unlogged; its rows are copied${later}.`, severity: 'info' }
       : {
           object,
-          message: 'The table is unlogged; its rows are copied like those of any other.',
-          severity: 'info',
+          message:
+            'The table is unlogged: its rows are copied, but later changes to them do not follow, because our role on the target may not switch off triggers.',
         };
   });
+}
+
+/** Rows that are copied once more meet the triggers and foreign keys of the target. */
+async function maySwitchOffTriggers(target: Session): Promise<boolean> {
+  const granted = target.version >= 150000 ? `has_parameter_privilege('session_replication_role', 'SET')` : 'false';
+  return (await target.one<{ may: boolean }>(`SELECT current_setting('is_superuser')::bool OR ${granted} AS may`)).may;
 }
 
 /** They go with the sessions that made them, so nobody expects them; but a person may have forgotten. */

@@ -27,7 +27,12 @@ const counted = (count: number, one: string, many: string): string[] =>
 
 function notCarried({ plan, method }: DatabaseContext, findings: readonly Finding[]): string[] {
   const count = (code: string) =>
-    findings.filter((finding) => finding.code === code && finding.server === 'source').length;
+    findings.filter(
+      (finding) =>
+        finding.code === code &&
+        finding.server === 'source' &&
+        (code !== 'unlogged-table' || finding.severity !== 'info'),
+    ).length;
   const follows = method === 'replication';
   return [
     ...(method === 'replication' ? ['changes of the schema while it runs'] : []),
@@ -40,7 +45,6 @@ function notCarried({ plan, method }: DatabaseContext, findings: readonly Findin
           'unlogged tables, once they are copied',
         ).map((which) => `changes of ${which}`)
       : []),
-    ...(follows && count('large-object') > 0 ? ['changes of large objects'] : []),
     ...counted(count('subscription'), 'subscription', 'subscriptions'),
     ...counted(count('invalid-index'), 'invalid index', 'invalid indexes'),
     ...counted(count('catalog-object'), 'object in pg_catalog', 'objects in pg_catalog'),

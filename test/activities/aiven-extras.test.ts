@@ -144,7 +144,9 @@ describe('where only aiven_extras can subscribe', () => {
     const { session } = await database();
     await session.query('CREATE EXTENSION aiven_extras');
     const conninfo = "host=127.0.0.1 port=1 user=app password='hush it' dbname=shop";
-    await expect(createSubscription(session, 'pgtransit_0123456789ab_g0', ['pgtransit_0123456789ab_g0'], conninfo)).rejects.toThrow(/connect/);
+    await expect(
+      createSubscription(session, 'pgtransit_0123456789ab_g0', ['pgtransit_0123456789ab_g0'], conninfo),
+    ).rejects.toThrow(/connect/);
     expect(readFileSync(target.logFile, 'utf8')).not.toContain('hush');
   });
 

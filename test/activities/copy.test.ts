@@ -67,18 +67,6 @@ describe('planCopy', () => {
     await target.query(`UPDATE pgtransit.generation SET state = 'closing'`);
     await expect(plan()).rejects.toMatchObject({ type: 'SnapshotLost' });
   });
-
-  it('warns that unlogged tables get no later changes, when replicating', async () => {
-    const { plan, copy, target } = await prepare({
-      schema: 'CREATE UNLOGGED TABLE public.u (id int)',
-      rows: 'INSERT INTO public.u VALUES (1)',
-      method: 'replication',
-    });
-    await plan();
-    await copy();
-    expect(await countRows(target, 'public.u')).toBe(1);
-    expect(await countRows(target, `pgtransit.event WHERE warning AND message LIKE '%public.u%'`)).toBe(1);
-  });
 });
 
 describe('copyTables', () => {

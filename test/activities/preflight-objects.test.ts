@@ -32,7 +32,7 @@ describe('objects', () => {
       objects: ['public.sound'],
       severity: 'warning',
     },
-    { code: 'unlogged-table', broken: 'CREATE UNLOGGED TABLE u (a int)', objects: ['public.u'], severity: 'warning' },
+    { code: 'unlogged-table', broken: 'CREATE UNLOGGED TABLE u (a int)', objects: ['public.u'], severity: 'info' },
     {
       code: 'unlogged-table',
       broken: 'CREATE UNLOGGED TABLE u (a int)',
@@ -40,7 +40,7 @@ describe('objects', () => {
       severity: 'info',
       plan: DUMP,
     },
-    { code: 'large-object', broken: 'SELECT lo_create(0)', objects: [null], severity: 'warning' },
+    { code: 'large-object', broken: 'SELECT lo_create(0)', objects: [null], severity: 'info' },
     {
       code: 'all-tables-publication',
       broken: 'CREATE PUBLICATION everything FOR ALL TABLES',

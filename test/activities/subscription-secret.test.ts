@@ -21,7 +21,9 @@ test.each(['postgres', 'sub', 'nobody_else'])(
     const info = resolveReference(target.uri('postgres', { user }), {});
     const session = await connect({ server: 'target', info }, { applicationName: 'test' });
     const conninfo = "host=127.0.0.1 port=1 user=app password='hush it' dbname=shop";
-    await expect(createSubscription(session, 'pgtransit_0123456789ab_g0', ['pgtransit_0123456789ab_g0'], conninfo)).rejects.toMatchObject({
+    await expect(
+      createSubscription(session, 'pgtransit_0123456789ab_g0', ['pgtransit_0123456789ab_g0'], conninfo),
+    ).rejects.toMatchObject({
       code: expect.stringMatching(/^(08001|42501|08006)$/) as string,
     });
     await session.close();
