@@ -1,4 +1,5 @@
 import { createCarryOverActivities } from './carry-over.ts';
+import { createSchemaComparisonActivities } from './compare-schemas.ts';
 import { createCopyActivities } from './copy.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating } from './context.ts';
@@ -38,6 +39,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createSequenceActivities(deps),
     ...createCarryOverActivities(deps),
     ...createVerifyActivities(deps),
+    ...createSchemaComparisonActivities(deps),
     ...createFencedVerifyActivities(deps),
     ...createStreamingVerifyActivities(deps),
     ...createReplicationActivities(deps),

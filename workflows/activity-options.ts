@@ -83,6 +83,7 @@ const KIND_OF: Record<keyof Activities, Kind> = {
   disableSubscriptions: 'change',
   enableSubscriptions: 'cleanup',
   walAfterMark: 'change',
+  compareSchemas: 'lane',
   catchUpLargeObjects: 'lane',
   carryOver: 'lane',
   dropReplication: 'change',

@@ -126,6 +126,7 @@ async function cutOver(run: DatabaseRun): Promise<CutOver> {
     (failures) => outcomeOf(attempt, failures),
     async () => {
       await run.attempt('refreshMaterializedViews', `${database}: refresh the materialized views`, m, 'filled');
+      const differences = await schemaDifferences(run);
       const ahead = await run.attempt('catchUpLargeObjects', `${database}: copy large objects that changed`, m);
       // Who wrote before has told the server's counters, once its session has ended.
       attempt.ahead = fence === 'read-only' || fence === 'lock-out' ? (ahead ?? null) : null;
@@ -149,6 +150,7 @@ async function cutOver(run: DatabaseRun): Promise<CutOver> {
               () => deadlinePassed('cutover', seconds, attempt.current),
             );
       await run.agree('drained');
+      run.warnings.push(...differences);
       const { fencedBy, steps, verified } = attempt;
       const openedAt = new Date().toISOString();
       return {
@@ -161,6 +163,17 @@ async function cutOver(run: DatabaseRun): Promise<CutOver> {
     if (!isCancellation(error)) await run.disagree(readFailure(error).message);
     throw error;
   });
+}
+
+/** For the report: none is a reason not to cut over, and neither is that they cannot be seen. */
+async function schemaDifferences({ m }: DatabaseRun): Promise<string[]> {
+  try {
+    const { differences } = await step('compareSchemas', `${m.database}: compare the schemas of both servers`, m);
+    return differences.map((difference) => `The schemas differ at the cutover. ${difference}`);
+  } catch (error) {
+    if (isCancellation(error)) throw error;
+    return [`The schemas were not compared at the cutover. ${readFailure(error).message}`];
+  }
 }
 
 async function putUpFence(attempt: Attempt): Promise<void> {

@@ -48,7 +48,7 @@ const PG_CLASS = 1259;
 const PG_CONSTRAINT = 2606;
 
 /** Kinds that come another way: the database by createDatabase, rows by the copy; and subscriptions, which would start. */
-const NOT_CARRIED: readonly string[] = [
+export const NOT_CARRIED: readonly string[] = [
   'DATABASE',
   'SUBSCRIPTION',
   'SUBSCRIPTION TABLE',
@@ -61,9 +61,9 @@ const NOT_CARRIED: readonly string[] = [
   'MATERIALIZED VIEW DATA',
 ];
 
-const GRANTS: readonly string[] = ['ACL', 'DEFAULT ACL'];
+export const GRANTS: readonly string[] = ['ACL', 'DEFAULT ACL'];
 
-const OUR_PUBLICATION = /^pgtransit_[0-9a-f]{12}_[gk]\d+( |$)/;
+export const OUR_PUBLICATION = /^pgtransit_[0-9a-f]{12}_[gk]\d+( |$)/;
 
 export function stageEntry(entry: ArchiveEntry, facts: StagingFacts): StagedEntry[] {
   const { kind, name } = entry;
@@ -95,7 +95,7 @@ export function stageEntry(entry: ArchiveEntry, facts: StagingFacts): StagedEntr
 const unlessThere = ({ kind, sql }: ArchiveEntry): string =>
   kind === 'SCHEMA' ? sql.replace(/^CREATE SCHEMA /, 'CREATE SCHEMA IF NOT EXISTS ') : sql;
 
-function isOfExcludedExtension({ kind, name }: ArchiveEntry, excluded: readonly string[]): boolean {
+export function isOfExcludedExtension({ kind, name }: ArchiveEntry, excluded: readonly string[]): boolean {
   if (kind === 'EXTENSION') return excluded.includes(name);
   // A comment's name is the SQL behind COMMENT ON, quoted where it must be.
   return (
@@ -159,7 +159,7 @@ const NAMED: readonly string[] = [
   'DOMAIN',
 ];
 
-function labelOf({ kind, schema, name }: ArchiveEntry): string {
+export function labelOf({ kind, schema, name }: ArchiveEntry): string {
   if (schema === null) return `${kind} ${name}`;
   return `${kind} ${NAMED.includes(kind) ? displayName(schema, name) : `${schema}.${name}`}`;
 }

@@ -8,7 +8,17 @@ const PHASES = {
   'catching-up': ['waitForCatchUp'],
   /** No step: whatever strikes here does so once changes stream. */
   streaming: ['streaming'],
-  stopping: ['waitForGate', 'fence', 'mark', 'waitForDrain', 'disableSubscriptions', 'carryOver', 'walAfterMark'],
+  stopping: [
+    'compareSchemas',
+    'catchUpLargeObjects',
+    'waitForGate',
+    'fence',
+    'mark',
+    'waitForDrain',
+    'disableSubscriptions',
+    'carryOver',
+    'walAfterMark',
+  ],
   finishing: ['readReport', 'dropReplication', 'finish'],
 } as const;
 
@@ -31,6 +41,8 @@ const ONLY_REPLICATION: readonly Step[] = [
   'createSubscription',
   'waitForCatchUp',
   'streaming',
+  'compareSchemas',
+  'catchUpLargeObjects',
   'waitForGate',
   'fence',
   'mark',

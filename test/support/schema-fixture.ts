@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
+import { createSchemaComparisonActivities } from '../../activities/compare-schemas.ts';
 import { createDatabaseActivities } from '../../activities/database.ts';
 import { createFinishActivities } from '../../activities/finish.ts';
 import { createSchemaActivities } from '../../activities/schema.ts';
@@ -40,6 +41,7 @@ export interface SchemaFixture {
   copySchema(m?: Migration): Promise<{ entries: number }>;
   restoreConstraints(): Promise<void>;
   refreshMaterializedViews(which?: 'empty' | 'filled'): Promise<{ refreshed: number }>;
+  compareSchemas(m?: Migration): Promise<{ differences: string[] }>;
   readReport(): Promise<{ tables: number; rows: number; bytes: number; warnings: string[] }>;
   finish(): Promise<{ warnings: string[] }>;
   close(): Promise<void>;
@@ -81,6 +83,7 @@ export async function schemaFixture(options: SchemaFixtureOptions = {}): Promise
   const made = createDatabaseActivities(deps);
   const schema = createSchemaActivities(deps);
   const ending = createFinishActivities(deps);
+  const comparing = createSchemaComparisonActivities(deps);
   return {
     m,
     deps,
@@ -91,6 +94,7 @@ export async function schemaFixture(options: SchemaFixtureOptions = {}): Promise
     copySchema: (other = m) => runActivity((x, g) => schema.copySchema(x, g), [other, 0] as [Migration, number]),
     restoreConstraints: () => runActivity((x) => schema.restoreConstraints(x), [m]),
     refreshMaterializedViews: (which = 'empty') => runActivity((x) => schema.refreshMaterializedViews(x, which), [m]),
+    compareSchemas: (other = m) => runActivity((x) => comparing.compareSchemas(x), [other]),
     readReport: () => runActivity((x) => ending.readReport(x), [m]),
     finish: () => runActivity((x) => ending.finish(x), [m]),
     close: async () => {

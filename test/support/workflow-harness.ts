@@ -109,6 +109,7 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
     disableSubscriptions: () => Promise.resolve(),
     enableSubscriptions: () => Promise.resolve(),
     walAfterMark: () => Promise.resolve({ bytes: 0, tables: [] }),
+    compareSchemas: () => Promise.resolve({ differences: [] }),
     catchUpLargeObjects: () => Promise.resolve(null),
     carryOver: () => Promise.resolve({ sequences: 1, largeObjects: 0, unloggedTables: 0 }),
     dropReplication: () => Promise.resolve(),
