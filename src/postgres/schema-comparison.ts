@@ -46,6 +46,7 @@ export async function compareSchemas(
     describe(m, target, programs, signal),
   ]);
   const absent = await notRestored(target);
+  const provided = await ofItsExtensions(target);
   const sameMajor = Math.floor(source.version / 10_000) === Math.floor(target.version / 10_000);
   const labels = [...new Set([...here.keys(), ...there.keys()])].filter((label) => !absent.has(label)).sort();
   const both = labels.flatMap((label) => {
@@ -59,7 +60,7 @@ export async function compareSchemas(
     ),
     ...sentence(
       'Only on the target',
-      labels.filter((label) => !here.has(label)),
+      labels.filter((label) => !here.has(label) && !provided.has(label)),
     ),
     ...sentence(
       'Of another owner',
@@ -128,10 +129,24 @@ const OWNER = /^ALTER .* OWNER TO .*;$/;
 const isLeftOut = (entry: ArchiveEntry, { plan }: Migration): boolean =>
   NOT_CARRIED.includes(entry.kind) ||
   entry.kind === 'DATABASE PROPERTIES' ||
+  // There is one everywhere; pg_dump has it only where its owner is another than usual.
+  (entry.kind === 'SCHEMA' && entry.name === 'public') ||
   (entry.kind.startsWith('PUBLICATION') && OUR_PUBLICATION.test(entry.name)) ||
   (entry.kind === 'TRIGGER' && entry.name.includes(` ${NAME_PREFIX}`)) ||
   (!plan.privileges && GRANTS.includes(entry.kind)) ||
   isOfExcludedExtension(entry, plan.extensions.exclude);
+
+/** Extensions that somebody has put into the target, such as its provider, are no difference of the schema. */
+async function ofItsExtensions(target: Session): Promise<Set<string>> {
+  const rows = await target.query<{ extension: string; schema: string }>(
+    'SELECT extname AS extension, nspname AS schema FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace',
+  );
+  return new Set(
+    rows.flatMap(({ extension, schema }) =>
+      [`EXTENSION ${extension}`, `SCHEMA ${schema}`].flatMap((name) => [name, `COMMENT ${name}`, `ACL ${name}`]),
+    ),
+  );
+}
 
 /** What comes at the very end, and what the target could not have, which a warning has told. */
 async function notRestored(target: Session): Promise<Set<string>> {
