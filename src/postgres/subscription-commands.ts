@@ -1,3 +1,4 @@
+import { MigrationError } from '../domain/failure.ts';
 import type { Session } from './connection.ts';
 import { quoteIdent, quoteLiteral } from './identifier.ts';
 
@@ -29,11 +30,18 @@ const call = (what: string, name: string, more = ''): string =>
 
 /** Functions that run as the superuser who owns them. So that one owns the subscription, and changes are applied as him. */
 const BY_AIVEN_EXTRAS: SubscriptionCommands = {
-  // It takes one publication, which is why nothing is copied in key ranges where it is used.
-  create: (name) =>
-    `format('SELECT aiven_extras.pg_create_subscription(arg_subscription_name => %L, arg_connection_string => %L,
+  create: (name, publications) => {
+    // Which is why nothing is cut into key ranges where it is used, unless our role could subscribe by itself then.
+    if (publications.length > 1)
+      throw new MigrationError(
+        'PrivilegeMissing',
+        `Subscription ${name} is of ${publications.length} publications, which aiven_extras cannot subscribe to.`,
+        { object: name, next: 'Let our role on the target subscribe by itself again, then resolve with retry.' },
+      );
+    return `format('SELECT aiven_extras.pg_create_subscription(arg_subscription_name => %L, arg_connection_string => %L,
                     arg_publication_name => %1$L, arg_slot_name => %1$L, arg_slot_create => false, arg_copy_data => false)',
-            ${quoteLiteral(name)}, current_setting('pgtransit.hidden'))`,
+            ${quoteLiteral(name)}, current_setting('pgtransit.hidden'))`;
+  },
   enable: (name) => call('pg_alter_subscription_enable', name),
   disable: (name) => call('pg_alter_subscription_disable', name),
   drop: (name) => [call('pg_drop_subscription', name, ', arg_drop_repl_slot => false')],

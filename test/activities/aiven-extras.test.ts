@@ -150,6 +150,16 @@ describe('where only aiven_extras can subscribe', () => {
     expect(readFileSync(target.logFile, 'utf8')).not.toContain('hush');
   });
 
+  it('a subscription of several publications is refused, which it would make of one', async () => {
+    const { session } = await database();
+    await session.query('CREATE EXTENSION aiven_extras');
+    const name = 'pgtransit_0123456789ab_g0';
+    const conninfo = 'host=127.0.0.1 port=1 dbname=shop';
+    await expect(
+      createSubscription(session, name, [name, 'pgtransit_0123456789ab_k0'], conninfo),
+    ).rejects.toMatchObject({ type: 'PrivilegeMissing' });
+  });
+
   it('its right or the extension is asked for before the start, only where it is missing', async () => {
     const { name } = await database();
     await source.psql(name, 'CREATE TABLE t (id int PRIMARY KEY)');
