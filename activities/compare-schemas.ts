@@ -6,7 +6,10 @@ import { activitySignal, heartbeating, withSessions } from './context.ts';
 
 export function createSchemaComparisonActivities(deps: ActivityDeps) {
   return {
-    /** Before the fence: how the schemas differ, as sentences. Only looks. */
+    /**
+     * Before the fence: how the schemas differ, as sentences. Only looks.
+     * @throws MigrationError `NotComplete`, naming what somebody has dropped on the target
+     */
     async compareSchemas(m: Migration): Promise<{ differences: string[] }> {
       return withSessions(deps, m, 'probe', 'comparing the schemas', async (source, target) => {
         await requireOwnLedger(target, m);

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { applicationName, LEDGER_SCHEMA, NAME_PREFIX } from '../contract.ts';
+import { MigrationError } from '../domain/failure.ts';
 import type { Migration } from '../domain/migration.ts';
 import type { ArchiveEntry } from './archive-script.ts';
 import { dumpSchema, listArchive, readArchive } from './archive.ts';
@@ -27,10 +28,14 @@ const SAME_WORDS: readonly string[] = [
   ...GRANTS,
 ];
 
+/** What an object has. pg_dump leaves them out where they are as usual, which depends on the owner. */
+const ATTRIBUTES: readonly string[] = ['COMMENT', 'SECURITY LABEL', ...GRANTS];
+
 /**
  * How the schemas of the two databases differ: objects, definitions, owners and grants, by what one and the same pg_dump
  * says of both; a sentence for each kind of difference. What the plan leaves out is none. Definitions of views, tables
  * and constraints are compared between servers of one major version only.
+ * @throws MigrationError `NotComplete`: the target lacks what the migration has restored, so somebody has dropped it
  */
 export async function compareSchemas(
   m: Migration,
@@ -45,7 +50,7 @@ export async function compareSchemas(
     describe(m, source, programs, signal),
     describe(m, target, programs, signal),
   ]);
-  const absent = await notRestored(target);
+  const absent = await readRestored(target, false);
   const provided = await ofItsExtensions(target);
   const sameMajor = Math.floor(source.version / 10_000) === Math.floor(target.version / 10_000);
   const labels = [...new Set([...here.keys(), ...there.keys()])].filter((label) => !absent.has(label)).sort();
@@ -53,11 +58,17 @@ export async function compareSchemas(
     const [left, right] = [here.get(label), there.get(label)];
     return left === undefined || right === undefined ? [] : [{ label, left, right }];
   });
+  const lacking = labels.filter((label) => !there.has(label));
+  const restored = await readRestored(target);
+  const dropped = lacking.filter((label) => restored.has(label) && !ATTRIBUTES.includes(here.get(label)?.kind ?? ''));
+  if (dropped.length > 0)
+    throw new MigrationError(
+      'NotComplete',
+      `The target lacks what was restored there, and the source still has: ${nameSome(dropped)}.`,
+      { object: dropped[0] ?? null, next: 'Make it again on the target, then resolve with retry.' },
+    );
   return [
-    ...sentence(
-      'Only on the source',
-      labels.filter((label) => !there.has(label)),
-    ),
+    ...sentence('Only on the source', lacking),
     ...sentence(
       'Only on the target',
       labels.filter((label) => !here.has(label) && !provided.has(label)),
@@ -148,8 +159,11 @@ async function ofItsExtensions(target: Session): Promise<Set<string>> {
   );
 }
 
-/** What comes at the very end, and what the target could not have, which a warning has told. */
-async function notRestored(target: Session): Promise<Set<string>> {
-  const rows = await target.query<{ label: string }>(`SELECT label FROM ${LEDGER_SCHEMA}.entry WHERE state <> 'done'`);
+/** What is in; or what comes at the very end, and what the target could not have, which a warning has told. */
+async function readRestored(target: Session, isIn = true): Promise<Set<string>> {
+  const rows = await target.query<{ label: string }>(
+    `SELECT label FROM ${LEDGER_SCHEMA}.entry WHERE (state = 'done') = $1`,
+    [isIn],
+  );
   return new Set(rows.map(({ label }) => label));
 }

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import type { Session } from '../../src/postgres/connection.ts';
-import { runActivity } from '../support/copy-fixture.ts';
+import { eventually, runActivity } from '../support/copy-fixture.ts';
 import type { ReplicationFixture } from '../support/replication-fixture.ts';
 import { replicationFixture } from '../support/replication-fixture.ts';
 
@@ -41,7 +41,13 @@ async function drained(): Promise<ReplicationFixture> {
 }
 
 /** By a session that has ended, and told the server's counters by that. */
-const onSource = (f: ReplicationFixture, sql: string) => f.from.psql(f.m.database, sql);
+async function onSource(f: ReplicationFixture, sql: string): Promise<void> {
+  await f.from.psql(f.m.database, sql);
+  await eventually('its end', async () => {
+    const there = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'psql'`;
+    return (await f.source.query(there)).length === 0;
+  });
+}
 
 const objects = (session: Session) =>
   session.query(`SELECT oid::int AS oid, md5(lo_get(oid)) AS md5, pg_get_userbyid(lomowner) AS owner,

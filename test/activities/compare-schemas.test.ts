@@ -28,6 +28,9 @@ describe('the schemas of both servers', () => {
       CREATE INDEX by_price ON "the shop".item (price);
       CREATE FUNCTION "the shop".total() RETURNS int LANGUAGE sql AS 'SELECT 1';
       CREATE VIEW "the shop".dear AS SELECT * FROM "the shop".item WHERE price > 100;
+      CREATE FUNCTION "the shop".f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+      CREATE TRIGGER watch AFTER INSERT ON "the shop".item EXECUTE FUNCTION "the shop".f();
+      GRANT SELECT ON "the shop".item TO pg_read_all_data;
       CREATE TYPE "the shop".colour AS ENUM ('red')`;
     const f = await restored({ source: 17, sql });
     const { database } = f.m;
@@ -36,18 +39,22 @@ describe('the schemas of both servers', () => {
       `CREATE OR REPLACE FUNCTION "the shop".total() RETURNS int LANGUAGE sql AS 'SELECT 2';
        CREATE MATERIALIZED VIEW "the shop".later AS SELECT 1 AS one; GRANT SELECT ON "the shop".item TO pg_monitor`,
     );
-    await f.to.psql(
-      database,
-      `DROP INDEX "the shop".by_price; ALTER TYPE "the shop".colour OWNER TO pg_database_owner; CREATE TABLE public.mine ()`,
-    );
+    await f.to.psql(database, `ALTER TYPE "the shop".colour OWNER TO pg_database_owner; CREATE TABLE public.mine ()`);
     const { differences } = await f.compareSchemas();
     expect(differences).toEqual([
-      'Only on the source: ACL the shop.TABLE item, INDEX "the shop".by_price, MATERIALIZED VIEW "the shop".later.',
+      'Only on the source: MATERIALIZED VIEW "the shop".later.',
       'Only on the target: TABLE public.mine.',
       'Of another owner: TYPE "the shop".colour.',
-      'Defined in another way: FUNCTION the shop.total().',
+      'Defined in another way: ACL the shop.TABLE item, FUNCTION the shop.total().',
     ]);
     const without = { ...f.m, plan: { ...f.m.plan, owners: false, privileges: false } };
     expect((await f.compareSchemas(without)).differences.join()).not.toMatch(/ACL|owner/);
+
+    await f.to.psql(database, `DROP INDEX "the shop".by_price; DROP TRIGGER watch ON "the shop".item`);
+    await expect(f.compareSchemas()).rejects.toMatchObject({
+      type: 'NotComplete',
+      message:
+        'The target lacks what was restored there, and the source still has: INDEX "the shop".by_price, TRIGGER the shop.item watch.',
+    });
   });
 });

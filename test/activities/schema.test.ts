@@ -1,7 +1,8 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { MockActivityEnvironment } from '@temporalio/testing';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { createSchemaActivities } from '../../activities/schema.ts';
 import { eventually, runActivity, besideAnother } from '../support/copy-fixture.ts';
 import type { SchemaFixture, SchemaFixtureOptions } from '../support/schema-fixture.ts';
@@ -9,6 +10,7 @@ import { dumpedSchema, fixtureSql, schemaFixture } from '../support/schema-fixtu
 
 let fixture: SchemaFixture | undefined;
 afterEach(async () => {
+  vi.unstubAllEnvs();
   await fixture?.close();
   fixture = undefined;
 });
@@ -244,8 +246,9 @@ describe('copySchema', () => {
     const f = await prepared({ sql: 'CREATE TABLE t (id int);' });
     const blocker = await f.open('source');
     await blocker.query('BEGIN; LOCK TABLE public.t');
-    const directories = () => readdirSync(tmpdir()).filter((name) => /^pgtransit-.{6}$/.test(name));
-    const before = directories();
+    // Other tests have theirs elsewhere.
+    const own = mkdtempSync(path.join(tmpdir(), 'pgtransit-test-'));
+    vi.stubEnv('TMPDIR', own);
     const secret = 'pass-word-of-the-test';
     const endpoint: typeof f.deps.endpoint = (reference, server) => {
       const { info } = f.deps.endpoint(reference, server);
@@ -266,7 +269,8 @@ describe('copySchema', () => {
     environment.cancel();
     expect(await outcome).toBeInstanceOf(Error);
     await eventually('pg_dump is gone', async () => !(await dumping()));
-    expect(directories()).toEqual(before);
+    expect(readdirSync(own)).toEqual([]);
+    rmSync(own, { recursive: true });
   });
 });
 

@@ -193,6 +193,38 @@ test('verify "full" compares while it streams, and a difference parks the migrat
   });
 });
 
+test('what differs between the schemas is in the report, what somebody has dropped on the target ends the stop', async () => {
+  let isMended = false;
+  const compareSchemas = () =>
+    isMended
+      ? Promise.resolve({ differences: ['Only on the source: VIEW public.new.'] })
+      : Promise.reject(toApplicationFailure(new MigrationError('NotComplete', 'The target lacks TRIGGER public.t.')));
+  await withWorkers({ compareSchemas }, async ({ start, calls }) => {
+    const handle = await start('migrateCluster', { stop: { fence: 'read-only' } });
+    await eventually(() => progressOf(handle), phaseIs('streaming'));
+    await handle.signal('stopReplication');
+    const parked = await eventually(
+      () => progressOf(handle),
+      (p) => p.attention !== null,
+    );
+    expect(parked.attention).toContain('The target lacks TRIGGER public.t.');
+    expect(calls).not.toContain('fence');
+    isMended = true;
+    await handle.executeUpdate('resolve', { args: [{ action: 'retry' }] });
+    await handle.signal('stopReplication');
+    expect((await reportOf(handle)).databases[0]?.warnings).toEqual([
+      'The schemas differ at the cutover. Only on the source: VIEW public.new.',
+    ]);
+  });
+  const blind = () => Promise.reject(toApplicationFailure(new MigrationError('ServerError', 'No pg_dump.')));
+  await withWorkers({ compareSchemas: blind }, async ({ start }) => {
+    const handle = await start('migrateCluster');
+    await eventually(() => progressOf(handle), phaseIs('streaming'));
+    await handle.signal('stopReplication');
+    expect((await reportOf(handle)).databases[0]?.warnings.join()).toContain('The schemas were not compared');
+  });
+});
+
 test('a stop waits for its time while changes go on, and a later one without a time is done at once', async () => {
   await withWorkers({}, async ({ start, calls }) => {
     const handle = await start('migrateCluster');
