@@ -11,11 +11,12 @@ import { fenceRights } from '../src/preflight/fence.ts';
 import { describeDifferences, newTables } from './definitions.ts';
 import type { ReadinessContext } from './readiness-check.ts';
 import { someOf } from './readiness-check.ts';
+import { movedBehind, sequencesMovedBehind } from './replication-guards.ts';
 
 const MOST = LIMITS.namesInMessage;
 const USERS = `n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', '${LEDGER_SCHEMA}')`;
 
-export async function sequences({ source }: ReadinessContext): Promise<Verdict> {
+export async function sequences({ source, target }: ReadinessContext): Promise<Verdict> {
   const rows = await source().query<{ schema: string; name: string; reads: boolean }>(
     `SELECT n.nspname AS schema, c.relname AS name,
             has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS reads
@@ -25,16 +26,19 @@ export async function sequences({ source }: ReadinessContext): Promise<Verdict> 
       ORDER BY 1, 2`,
   );
   const hidden = rows.filter(({ reads }) => !reads);
-  if (hidden.length === 0) return ok(`All ${rows.length} can be read.`);
   const [first] = hidden;
+  if (first === undefined) {
+    const [moved] = await sequencesMovedBehind(source(), target);
+    return moved === undefined
+      ? ok(`All ${rows.length} can be read, and none was moved behind its rows.`)
+      : problem(movedBehind(moved), `${moved.remedy} -- on the source`);
+  }
   return problem(
     `Our role may not read ${someOf(
       hidden.map(({ schema, name }) => displayName(schema, name)),
       MOST,
     )}.`,
-    first === undefined
-      ? null
-      : `GRANT SELECT ON SEQUENCE ${quoteName(first.schema, first.name)} to our role on the source, and USAGE on its schema.`,
+    `GRANT SELECT ON SEQUENCE ${quoteName(first.schema, first.name)} to our role on the source, and USAGE on its schema.`,
   );
 }
 

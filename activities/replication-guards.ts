@@ -9,6 +9,8 @@ import { publicationsOf, readRangeDamage } from '../src/postgres/key-range.ts';
 import { recordWarning } from '../src/postgres/ledger.ts';
 import { notPublished } from '../src/postgres/publication.ts';
 import { isPublished, listTables } from '../src/postgres/scope.ts';
+import type { SequenceBehind } from '../src/postgres/sequence-behind.ts';
+import { sequencesBehind } from '../src/postgres/sequence-behind.ts';
 import { readSlot } from '../src/postgres/slot.ts';
 import { perhapsTruncated } from '../src/postgres/truncation.ts';
 import { describeDifferences } from './definitions.ts';
@@ -139,6 +141,42 @@ export async function requireNoDifference(target: Session): Promise<void> {
   );
   if (found !== undefined) throw new MigrationError('RowsDiffer', found.difference);
 }
+
+/** @throws MigrationError `NotComplete`: a sequence that somebody has moved behind its rows */
+export async function requireSequencesAhead(source: Session, target: Session): Promise<void> {
+  const [moved] = await sequencesMovedBehind(source, () => target);
+  if (moved === undefined) return;
+  throw new MigrationError('NotComplete', movedBehind(moved), {
+    object: moved.sequence,
+    next: `${moved.remedy} on the source, resolve with retry, then send stopReplication again.`,
+  });
+}
+
+/** One that was behind its rows when the migration began is the application's own affair, and is only said. */
+export async function sequencesMovedBehind(source: Session, target: () => Session): Promise<SequenceBehind[]> {
+  const behind = await sequencesBehind(source);
+  if (behind.length === 0) return [];
+  const booked = await target().query<{ message: string }>(
+    `SELECT message FROM ${LEDGER_SCHEMA}.event WHERE step = $1`,
+    [SEQUENCES_BEHIND],
+  );
+  const known = new Set(booked.map(({ message }) => message));
+  return behind.filter((one) => !known.has(wasBehind(one)));
+}
+
+export const movedBehind = ({ sequence, column, value, taken }: SequenceBehind): string =>
+  `Sequence ${sequence} was moved behind its rows on the source: it is at ${value}, and ${column} has ${taken}. What is inserted on the target would meet rows that are there.`;
+
+/** At the beginning: what is behind already is no reason to stop later. */
+export async function bookSequencesBehind(source: Session, target: Session): Promise<void> {
+  for (const one of await sequencesBehind(source)) await recordWarning(target, SEQUENCES_BEHIND, wasBehind(one));
+}
+
+const SEQUENCES_BEHIND = 'sequencesBehind';
+
+/** The same words at every look. */
+const wasBehind = ({ sequence, column }: SequenceBehind): string =>
+  `Sequence ${sequence} was behind ${column} when the migration began: an INSERT may meet rows that are there, as on the source.`;
 
 /** A table that was created since the start is in nobody's publication: say so, since only its owner knows what to do. */
 export async function warnOfNewTables(source: Session, target: Session, m: Migration): Promise<void> {

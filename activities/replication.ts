@@ -26,6 +26,7 @@ import { watchErrors } from './apply-errors.ts';
 import { heartbeating, nextPoll, openSource, openTarget, withSession, withSessions } from './context.ts';
 import {
   requireNoDifference,
+  requireSequencesAhead,
   requirePublished,
   requireSealed,
   requireSlots,
@@ -132,11 +133,12 @@ export function createReplicationActivities(deps: ActivityDeps) {
               const health = await look({ source, target, names });
               await requireSlots(source, names, '0/0');
               const prepared = await preparedTransactions(source);
-              waitingFor = health.ready ? prepared : health.waitingFor;
-              if (waitingFor === '' && (await sample(source, names, maxLagBytes))) passed += 1;
+              const inTheWay = health.ready ? prepared : health.waitingFor;
+              if (inTheWay === '' && (await sample(source, names, maxLagBytes))) passed += 1;
               else {
                 passed = 0;
-                waitingFor ||= `the target to confirm what was written a second ago, but for ${maxLagBytes} bytes`;
+                waitingFor =
+                  inTheWay || `the target to confirm what was written a second ago, but for ${maxLagBytes} bytes`;
                 await nextPoll();
               }
             }
@@ -145,6 +147,7 @@ export function createReplicationActivities(deps: ActivityDeps) {
         await requirePublished(source, target, names);
         await requireSubscribed(m, source, target, names);
         await requireNoDifference(target);
+        await requireSequencesAhead(source, target);
         await warnOfNewTables(source, target, m);
         await warnOfDifferences(m, source, target);
       });
@@ -165,13 +168,17 @@ export function createReplicationActivities(deps: ActivityDeps) {
       await onBoth(m, 'draining', async (source, target, names) => {
         const look = watchErrors(m);
         let bytesLeft: number | null = null;
+        let waitingFor = '';
         await heartbeating(
-          () => ({ markLsn, bytesLeft }),
+          () => ({ markLsn, bytesLeft, waitingFor }),
           async () => {
             for (;;) {
               bytesLeft = await requireSlots(source, names, markLsn);
               if (bytesLeft === 0) break;
-              await look({ source, target, names });
+              const health = await look({ source, target, names });
+              waitingFor = [health.waitingFor, `the target to confirm ${bytesLeft} bytes`]
+                .filter(Boolean)
+                .join(', and ');
               await nextPoll(LIMITS.drainPollMs);
             }
           },

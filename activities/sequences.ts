@@ -9,6 +9,7 @@ import type { SequenceState } from '../src/postgres/sequence.ts';
 import { furthest, listSequences, missingSequences, readSequences, setSequences } from '../src/postgres/sequence.ts';
 import type { ActivityDeps } from './context.ts';
 import { openSource, openTarget, withSession } from './context.ts';
+import { bookSequencesBehind } from './replication-guards.ts';
 
 const nameOf = ({ schema, name }: { schema: string; name: string }): string => quoteName(schema, name);
 
@@ -23,6 +24,7 @@ export function createSequenceActivities(deps: ActivityDeps) {
         );
         const states = await withSession(openSource(deps, m, 'control'), 'reading the sequences', async (source) => {
           const seen = new Set((await underSnapshot(source, snapshot, () => listSequences(source))).map(nameOf));
+          if (generation === 0) await bookSequencesBehind(source, target);
           return (await readSequences(source)).filter((state) => seen.has(nameOf(state)));
         });
         // Of a later generation, some may have been created after the schema was taken; the last sync names them.

@@ -80,6 +80,12 @@ const CASES: Case[] = [
     says: /^problem: Not populated.*mv.*REFRESH MATERIALIZED VIEW/,
   },
   {
+    name: 'sequences',
+    source: `SELECT setval('public.t_id_seq', 7)`,
+    undoSource: `SELECT setval('public.t_id_seq', 100)`,
+    says: /^problem: .*t_id_seq was moved behind its rows.*SELECT setval/,
+  },
+  {
     name: 'definitions',
     source: 'ALTER TABLE public.t ADD COLUMN more text',
     undoSource: 'ALTER TABLE public.t DROP COLUMN more',
