@@ -2,6 +2,7 @@ import { generationName, LEDGER_SCHEMA, NAME_PREFIX } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
+import { endsSessions } from '../src/domain/plan.ts';
 import type { Rehearsal, RehearsedStep } from '../src/domain/readiness.ts';
 import { expectedDowntime } from '../src/domain/readiness.ts';
 import type { Session } from '../src/postgres/connection.ts';
@@ -9,10 +10,12 @@ import { emitMark } from '../src/postgres/lag.ts';
 import { furthest, missingSequences, readSequences } from '../src/postgres/sequence.ts';
 import { readSubscriptions } from '../src/postgres/subscription.ts';
 import { quoteName } from '../src/postgres/identifier.ts';
+import { readWriteCounters } from '../src/postgres/write-counters.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
 import { requirePublished, requireSlots } from './replication-guards.ts';
 import { sample } from './replication.ts';
+import { sameSinceCompared } from './verify-streaming.ts';
 
 export function createRehearsalActivities(deps: ActivityDeps) {
   return {
@@ -51,14 +54,20 @@ export function createRehearsalActivities(deps: ActivityDeps) {
                 );
               await measured('waitForGate', () => gate(m, source, target, names));
               // Every other session of the database is ended, and then it is looked twice that none is left.
-              if (m.plan.stop.fence === 'read-only' || m.plan.stop.fence === 'lock-out')
-                estimate('fence', 2 * LIMITS.fencePollMs + roundTripMs * 4 + (await sessions(source, m)));
+              const { fence, deadlineSeconds } = m.plan.stop;
+              const ended = endsSessions(fence);
+              if (ended) estimate('fence', 2 * LIMITS.fencePollMs + roundTripMs * 4 + (await sessions(source, m)));
               const markLsn = await measured('mark', () => emitMark(source, m.id));
               await measured('waitForDrain', () => drain(m, source, names, markLsn));
               // Workers end between two transactions, and are looked for at each poll.
               estimate('disableSubscriptions', LIMITS.drainPollMs + roundTripMs * (names.length + 2));
+              if (m.plan.verify === 'full' && fence !== 'none')
+                estimate('verifyFenced', Math.min(deadlineSeconds * 1000, await comparing(source, target, ended)));
               await measured('carryOver', () => computeSequences(source, target));
+              const again = await copiedAgain(source, target, ended);
+              if (again > 0) estimate('carryOver', (again / LIMITS.rehearsedBytesPerSecond) * 1000);
               estimate('walAfterMark', (LIMITS.drainPollMs + roundTripMs * 3) * names.length);
+              if (m.plan.reverse !== false) estimate('armReverse', LIMITS.armReverseMs + roundTripMs * 10);
               return { steps, expectedDowntimeMs: expectedDowntime(steps) };
             },
           );
@@ -122,3 +131,29 @@ const sessions = async (source: Session, m: Migration): Promise<number> =>
       [`${NAME_PREFIX}${m.id}_`],
     )
   ).count;
+
+/** Milliseconds, by what each part took while it streamed, of the tables that would be read again now. */
+async function comparing(source: Session, target: Session, ended: boolean): Promise<number> {
+  const unchanged = ended ? await sameSinceCompared(source, target) : new Set<number>();
+  const tables = await target.query<{ oid: number; bytes: number; seconds: number | null }>(
+    `SELECT r.oid::float8 AS oid, r.bytes::float8 AS bytes, sum(c.seconds) AS seconds
+       FROM ${LEDGER_SCHEMA}.relation r LEFT JOIN ${LEDGER_SCHEMA}.comparison c ON c.relation = r.oid WHERE r.published GROUP BY r.oid`,
+  );
+  const seconds = tables
+    .filter(({ oid }) => !unchanged.has(oid))
+    .reduce((sum, table) => sum + (table.seconds ?? table.bytes / LIMITS.rehearsedBytesPerSecond), 0);
+  return (seconds * 1000) / LIMITS.verifySessions;
+}
+
+/** Bytes of what no stream brings: unlogged tables, and large objects where it is not known which have changed. */
+async function copiedAgain(source: Session, target: Session, ended: boolean): Promise<number> {
+  const relations = await target.query<{ oid: number }>(
+    `SELECT oid::float8 AS oid FROM ${LEDGER_SCHEMA}.relation WHERE NOT published AND condition IS NULL`,
+  );
+  const { unlogged, largeObjects } = await source.one<{ unlogged: number; largeObjects: number }>(
+    `SELECT (SELECT coalesce(sum(pg_table_size(oid)), 0)::float8 FROM pg_class WHERE oid = ANY ($1::oid[]) AND relpersistence = 'u') AS unlogged,
+            CASE WHEN EXISTS (SELECT FROM pg_largeobject_metadata) THEN pg_table_size('pg_catalog.pg_largeobject') ELSE 0 END::float8 AS "largeObjects"`,
+    [relations.map(({ oid }) => oid)],
+  );
+  return unlogged + (ended && (await readWriteCounters(source)) !== null ? 0 : largeObjects);
+}

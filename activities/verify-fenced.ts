@@ -7,10 +7,12 @@ import { differingKeys } from '../src/postgres/row-difference.ts';
 import type { HashMethod, RowSet } from '../src/postgres/row-hash.ts';
 import { chooseHashMethod, hashRows } from '../src/postgres/row-hash.ts';
 import { sqlstateOf, toMigrationError } from '../src/postgres/sqlstate.ts';
+import { countedAll } from '../src/postgres/write-counters.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating, withSessions } from './context.ts';
 import type { Group } from './verify.ts';
 import { allOrFirstFailure, describe, readGroups, some } from './verify.ts';
+import { sameSinceCompared } from './verify-streaming.ts';
 
 const CANCELLED = '57014';
 
@@ -27,28 +29,39 @@ export function createFencedVerifyActivities(deps: ActivityDeps) {
   return {
     /**
      * Compares all rows of the published tables on both sides, the smallest tables first, for as long as there is time:
-     * nobody writes to the source, and everything has arrived. Says what it has compared, and never more.
+     * nobody writes to the source, and everything has arrived. Says what it has compared, and never more. `ended`: the
+     * fence has ended the sessions from before it; then tables to which neither side has written since they were compared
+     * while they streamed are not read again.
      * @throws MigrationError `RowsDiffer` with tables and keys
      */
-    async verifyFenced(m: Migration, seconds: number): Promise<Verified> {
+    async verifyFenced(m: Migration, seconds: number, ended: boolean): Promise<Verified> {
       const endsAt = performance.now() + seconds * 1000;
       return withSessions(deps, m, 'probe', 'comparing behind the fence', async (source, target) => {
         const groups = await readGroups(target, 'published');
+        const unchanged = ended ? await unchangedTables(source, target, m) : new Set<number>();
+        const isUnchanged = ({ members }: Group) => members.every(({ oid }) => unchanged.has(oid));
+        const same = groups.filter(isUnchanged);
         const method = await chooseHashMethod(source, target);
         const work: Work = {
-          left: [...groups],
-          done: { tables: 0, ofTables: groups.length, bytes: 0 },
+          left: groups.filter((group) => !isUnchanged(group)),
+          done: {
+            tables: same.length,
+            unchanged: same.length,
+            ofTables: groups.length,
+            bytes: same.reduce((sum, { bytes }) => sum + bytes, 0),
+          },
           differing: [],
           endsAt,
         };
         await heartbeating(
           () => ({ ...work.done }),
           async () => {
-            const second = () =>
+            const second = (): Promise<void> =>
               withSessions(deps, m, 'probe', 'comparing behind the fence', (left, right) =>
                 compareAll(left, right, work, method),
               );
-            const lanes = [compareAll(source, target, work, method), second()];
+            const others = Array.from({ length: LIMITS.verifySessions - 1 }, second);
+            const lanes = [compareAll(source, target, work, method), ...others];
             await allOrFirstFailure(lanes, () => (work.left.length = 0));
           },
         );
@@ -61,6 +74,12 @@ export function createFencedVerifyActivities(deps: ActivityDeps) {
       });
     },
   };
+}
+
+/** Oids on the source. None, where a session may not have told yet what it wrote. */
+async function unchangedTables(source: Session, target: Session, m: Migration): Promise<Set<number>> {
+  const counted = await Promise.all([countedAll(source, m.id, 'superusers'), countedAll(target, m.id, 'all')]);
+  return counted.every(Boolean) ? sameSinceCompared(source, target) : new Set();
 }
 
 /** Until nothing is left, or no time. */

@@ -10,6 +10,7 @@ import { chooseHashMethod, hashRows } from '../src/postgres/row-hash.ts';
 import type { HashMethod, RowSet } from '../src/postgres/row-hash.ts';
 import { toMigrationError } from '../src/postgres/sqlstate.ts';
 import { findStreamedDifferences } from '../src/postgres/streamed-difference.ts';
+import { readTableVersions } from '../src/postgres/write-counters.ts';
 import type { ActivityDeps } from './context.ts';
 import { heartbeating, nextPoll, withSessions } from './context.ts';
 import { generationNames } from './replication.ts';
@@ -48,7 +49,7 @@ export function createStreamingVerifyActivities(deps: ActivityDeps, sizes: PartS
               Object.assign(progress, await count(target), { current: null });
               if (next === null) return null;
               const table = await tableNow(source, target, next);
-              if (table === null) await bookLook(target, next, false);
+              if (table === null) await bookLook(target, next, NOTHING_SEEN);
               else {
                 progress.current = table.label;
                 await comparePart(source, target, m, next, table);
@@ -124,12 +125,23 @@ const count = (target: Session): Promise<{ compared: number; of: number }> =>
     `SELECT count(*) FILTER (WHERE equal IS NOT NULL)::float8 AS compared, count(*)::float8 AS of FROM ${LEDGER_SCHEMA}.comparison`,
   );
 
-const bookLook = async (target: Session, { relation, number }: Part, isEqual: boolean): Promise<void> =>
+interface Look {
+  /** Seen to be the same, row by row or as a whole. */
+  isEqual: boolean;
+  seconds: number | null;
+  /** Of both tables from before the look, where that found them to be the same as a whole: then they still are. */
+  versions: readonly (string | null)[];
+}
+
+const NOTHING_SEEN: Look = { isEqual: false, seconds: null, versions: [] };
+
+const bookLook = async (target: Session, { relation, number }: Part, look: Look): Promise<void> =>
   void (await target.query(
     `UPDATE ${LEDGER_SCHEMA}.comparison
-        SET looked = clock_timestamp(), difference = NULL, equal = CASE WHEN $3 THEN clock_timestamp() ELSE equal END
+        SET looked = clock_timestamp(), difference = NULL, equal = CASE WHEN $3 THEN clock_timestamp() ELSE equal END,
+            seconds = coalesce($4, seconds), source_version = $5, target_version = $6
       WHERE relation = $1 AND number = $2`,
-    [relation, number, isEqual],
+    [relation, number, look.isEqual, look.seconds, look.versions[0] ?? null, look.versions[1] ?? null],
   ));
 
 interface TableNow {
@@ -168,14 +180,18 @@ async function comparePart(
   for (const session of [source, target]) if (method.shortFloats) await session.query('SET extra_float_digits = 0');
   const set: RowSet = { ...table, descend: false, filter: part.condition === '' ? '' : `WHERE ${part.condition}` };
   try {
-    if (await isSame(source, target, set, method)) return await bookLook(target, part, true);
+    const versions = (await Promise.all([source, target].map((side) => readTableVersions(side, [table])))).flat();
+    const began = performance.now();
+    const isEqual = await isSame(source, target, set, method);
+    const seconds = (performance.now() - began) / 1000;
+    if (isEqual) return await bookLook(target, part, { isEqual, seconds, versions });
     const names = await generationNames(target, m);
     const { keys, undecided } = await findStreamedDifferences(source, target, [set, set], method, () =>
       untilApplied(source, m, names),
     );
     if (keys.length > 0) throw await differs(target, part, label, keys);
     // What changes all the time is compared when it does so less, or behind the fence.
-    await bookLook(target, part, undecided === 0);
+    await bookLook(target, part, { isEqual: undecided === 0, seconds, versions: [] });
   } catch (error) {
     throw toMigrationError(error, { server: 'source', doing: `comparing ${label} on both servers`, object: label });
   }
@@ -205,8 +221,28 @@ async function differs(
   const difference = `Table ${label} differs while it streams: ${which}.`;
   // An answer of `retry` looks at it first.
   await target.query(
-    `UPDATE ${LEDGER_SCHEMA}.comparison SET looked = NULL, equal = NULL, difference = $3 WHERE relation = $1 AND number = $2`,
+    `UPDATE ${LEDGER_SCHEMA}.comparison SET looked = NULL, equal = NULL, source_version = NULL, target_version = NULL, difference = $3 WHERE relation = $1 AND number = $2`,
     [relation, number, difference],
   );
   return new MigrationError('RowsDiffer', difference, { object: label });
+}
+
+/** The tables, by oid on the source, whose rows were all compared, and that neither server has counted a write to since. */
+export async function sameSinceCompared(source: Session, target: Session): Promise<Set<number>> {
+  const compared = await target.query<{ oid: number; versions: [string, string] }>(
+    `SELECT relation::float8 AS oid, ARRAY[min(source_version), min(target_version)] AS versions FROM ${LEDGER_SCHEMA}.comparison
+      GROUP BY relation
+     HAVING bool_and(equal IS NOT NULL AND source_version IS NOT NULL AND target_version IS NOT NULL)
+        AND count(DISTINCT (source_version, target_version)) = 1`,
+  );
+  const tables = await source.query<{ oid: number; schema: string; name: string }>(
+    `SELECT c.oid::bigint::float8 AS oid, n.nspname AS schema, c.relname AS name
+       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1::oid[])`,
+    [compared.map(({ oid }) => oid)],
+  );
+  const [here, there] = await Promise.all([readTableVersions(source, tables), readTableVersions(target, tables)]);
+  const before = new Map(compared.map(({ oid, versions }) => [oid, versions]));
+  const isSame = (oid: number, index: number) =>
+    before.get(oid)?.[0] === here[index] && before.get(oid)?.[1] === there[index];
+  return new Set(tables.flatMap(({ oid }, index) => (isSame(oid, index) ? [oid] : [])));
 }

@@ -281,14 +281,23 @@ function doneMessage(m: Migration, tables: number, rows: number, cutOver: CutOve
     cutOver.walAfterMarkBytes === 0
       ? 'Nothing was written to the source after the mark.'
       : `The source wrote ${cutOver.walAfterMarkBytes} bytes of WAL after the mark; rows among them are not on the target.`;
-  const { verified } = cutOver.cutover;
-  const compared =
-    verified === null
-      ? ''
-      : `Behind the fence ${verified.tables} of ${verified.ofTables} tables (${formatBytes(verified.bytes)}) were compared.`;
-  return [what, 'Then every change followed until the cutover.', after, compared, STILL_FENCED[cutOver.cutover.fence]]
+  return [
+    what,
+    'Then every change followed until the cutover.',
+    after,
+    comparedMessage(cutOver.cutover),
+    STILL_FENCED[cutOver.cutover.fence],
+  ]
     .filter((sentence) => sentence !== '')
     .join(' ');
+}
+
+function comparedMessage({ verified }: CutOver['cutover']): string {
+  if (verified === null) return '';
+  const { tables, unchanged, ofTables, bytes } = verified;
+  const since =
+    unchanged === 0 ? '' : `, ${unchanged} of them while they streamed, and neither side has written to those since`;
+  return `${tables} of ${ofTables} tables (${formatBytes(bytes)}) were compared${since}.`;
 }
 
 const STILL_FENCED: Record<Fence, string> = {

@@ -95,6 +95,11 @@ export const LIMITS = {
   comparedBuckets: 2_000,
   /** Rows that change all the time are looked at so often before they are left for later. */
   compareRounds: 6,
+  /** After so long a session that does nothing has told the server what it wrote (the server says 10 s). */
+  sessionCountsMs: 15_000,
+  /** What a rehearsal reckons with where nothing was measured: a modest disk, and one slot and one subscription made. */
+  rehearsedBytesPerSecond: 50 * 1024 * 1024,
+  armReverseMs: 100,
   /** Sessions on either server that compare rows: two keep both servers busy without starving their other work. */
   verifySessions: 2,
 

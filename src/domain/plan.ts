@@ -14,6 +14,9 @@ export type Fence = (typeof FENCES)[number];
 /** Those that pgtransit puts up, and lifts, itself. */
 export type FenceOfOurs = Exclude<Fence, 'none' | 'external'>;
 
+/** Then whoever wrote before it has told the server's counters. */
+export const endsSessions = (fence: Fence): boolean => fence === 'read-only' || fence === 'lock-out';
+
 /** Every field has a default: `{}` is a complete plan. */
 const PlanSchema = v.strictObject({
   /** Connection references: `env:NAME`, `service:NAME`, or a URI without a password. */

@@ -55,6 +55,8 @@ export interface RoleReport {
 /** What was compared behind a fence, never more. Bytes are those of the heap on the source when it was copied. */
 export interface Verified {
   tables: number;
+  /** Of these, those that were compared while they streamed, and that neither side has written to since. */
+  unchanged: number;
   ofTables: number;
   bytes: number;
 }

@@ -114,6 +114,9 @@ CREATE TABLE ${LEDGER_SCHEMA}.comparison (
   bytes bigint NOT NULL,
   looked timestamptz,                  -- null: not yet, or a difference was found, which is to be looked at first
   equal timestamptz,                   -- when it was last seen to be the same on both sides
+  seconds float8,                      -- that it took to look
+  source_version text,                 -- of the table, from before it was seen to be the same; null: not known
+  target_version text,
   difference text,                     -- a sentence
   PRIMARY KEY (relation, number)
 );

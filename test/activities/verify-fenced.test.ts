@@ -3,7 +3,7 @@ import { startPostgres } from '../../lab/postgres-server.ts';
 import { hasOldServers } from '../../lab/tools.ts';
 import { eventually, runActivity } from '../support/copy-fixture.ts';
 import type { ReplicationFixture, ReplicationOptions } from '../support/replication-fixture.ts';
-import { replicationFixture } from '../support/replication-fixture.ts';
+import { replicationFixture, runInBackground } from '../support/replication-fixture.ts';
 
 const closing: (() => Promise<void>)[] = [];
 afterEach(async () => {
@@ -23,6 +23,9 @@ const ROWS = `
   INSERT INTO public.big SELECT n, repeat(md5(n::text), 4) FROM generate_series(1, 5000) n;
   INSERT INTO public.keyless SELECT n % 5, 'x' FROM generate_series(1, 100) n;
   INSERT INTO public.part SELECT n, 'p' FROM generate_series(0, 999) n`;
+
+/** In several parts where there is a key. */
+const PARTS = { comparedBytes: 200_000, comparedWholeBytes: 10_000_000, comparePause: 0 };
 
 async function drained(options: ReplicationOptions = {}): Promise<ReplicationFixture> {
   const f = await replicationFixture({ schema: SCHEMA, rows: ROWS, ...options });
@@ -46,8 +49,8 @@ describe.each([
       if (typeof source !== 'number') closing.push(source.remove);
       const f = await drained({ source, target });
       const tables = 5;
-      expect(await runActivity(f.steps.verifyFenced, [f.m, 60])).toEqual({
-        ...{ tables, ofTables: tables },
+      expect(await runActivity(f.steps.verifyFenced, [f.m, 60, false])).toEqual({
+        ...{ tables, unchanged: 0, ofTables: tables },
         bytes: expect.any(Number) as number,
       });
 
@@ -56,7 +59,7 @@ describe.each([
         INSERT INTO public."odd ""name" VALUES ('key, of "somebody"', 1, 'extra');
         UPDATE public.keyless SET b = 'y' WHERE ctid = (SELECT min(ctid) FROM public.keyless);
         UPDATE public.part SET v = 'q' WHERE id = 501`);
-      const failed = runActivity(f.steps.verifyFenced, [f.m, 60]);
+      const failed = runActivity(f.steps.verifyFenced, [f.m, 60, false]);
       await expect(failed).rejects.toMatchObject({ type: 'RowsDiffer' });
       const { message } = (await failed.catch((error: unknown) => error)) as Error;
       expect(message).toContain(
@@ -78,9 +81,9 @@ test('tables and columns that were renamed on both servers, or are in another or
   await f.target.query(`
     ALTER TABLE public.big RENAME TO large; ALTER TABLE public.large ADD later int; ALTER TABLE public.large ADD only_here int;
     ALTER TABLE public.large RENAME v TO old; ALTER TABLE public.large ADD v text; UPDATE public.large SET v = old`);
-  expect(await runActivity(f.steps.verifyFenced, [f.m, 60])).toMatchObject({ tables: 5, ofTables: 5 });
+  expect(await runActivity(f.steps.verifyFenced, [f.m, 60, false])).toMatchObject({ tables: 5, ofTables: 5 });
   await f.target.query('UPDATE public.large SET later = 1 WHERE id = 5');
-  await expect(runActivity(f.steps.verifyFenced, [f.m, 60])).rejects.toThrow(/with the keys \(5\)/);
+  await expect(runActivity(f.steps.verifyFenced, [f.m, 60, false])).rejects.toThrow(/with the keys \(5\)/);
 }, 60_000);
 
 test('a difference is told though there is no time left to find its keys', async () => {
@@ -88,7 +91,7 @@ test('a difference is told though there is no time left to find its keys', async
   await f.target.query('UPDATE public.big SET v = NULL WHERE id = 5');
   const lock = await f.open('target');
   await lock.query('BEGIN; LOCK TABLE public.big');
-  const verifying = runActivity(f.steps.verifyFenced, [f.m, 3]);
+  const verifying = runActivity(f.steps.verifyFenced, [f.m, 3, false]);
   const found = verifying.catch((error: unknown) => error);
   const hashing = await f.open('target');
   // Behind it a lock that it is granted before the keys are looked for.
@@ -119,8 +122,72 @@ test('it stops when its time is over, and counts only what it has compared', asy
   await f.target.query(`UPDATE pgtransit.relation SET bytes = 1e9 WHERE name = 'big'`);
   const lock = await f.open('target');
   await lock.query('BEGIN; LOCK TABLE public.big');
-  const verified = await runActivity(f.steps.verifyFenced, [f.m, 2]);
+  const verified = await runActivity(f.steps.verifyFenced, [f.m, 2, false]);
   await lock.query('ROLLBACK');
   expect(verified.ofTables).toBe(5);
   expect(verified.tables).toBe(4);
 }, 60_000);
+
+describe('tables that were compared while they streamed', { timeout: 60_000 }, () => {
+  /** Compared, drained, and no session of the test is left on the target that might not have told what it did. */
+  async function compared(): Promise<ReplicationFixture> {
+    const f = await replicationFixture({ schema: SCHEMA, rows: ROWS, parts: PARTS });
+    closing.push(f.close);
+    await f.stream();
+    const comparing = runInBackground(f.steps.verifyStreaming, [f.m]);
+    await eventually('every table to be compared', async () => {
+      const parts = await f.target.query<{ known: boolean }>(
+        'SELECT source_version IS NOT NULL AND target_version IS NOT NULL AS known FROM pgtransit.comparison',
+      );
+      return parts.length > 5 && parts.every(({ known }) => known);
+    });
+    comparing.cancel();
+    await comparing.ended;
+    await f.target.close();
+    return f;
+  }
+
+  async function verifyDrained(f: ReplicationFixture, ended = true) {
+    const { markLsn } = await runActivity(f.steps.mark, [f.m]);
+    await runActivity(f.steps.waitForDrain, [f.m, markLsn]);
+    await runActivity(f.steps.disableSubscriptions, [f.m]);
+    return runActivity(f.steps.verifyFenced, [f.m, 60, ended]);
+  }
+
+  const once = async (f: ReplicationFixture, side: 'source' | 'target', sql: string): Promise<void> => {
+    const session = await f.open(side);
+    await session.query(sql);
+    await session.close();
+  };
+
+  test('are not read again when neither side has written to them; one that was written to is', async () => {
+    const f = await compared();
+    await once(f, 'source', `UPDATE public.part SET v = 'changed' WHERE id = 700`);
+    expect(await verifyDrained(f)).toMatchObject({ tables: 5, unchanged: 4, ofTables: 5 });
+    expect(await runActivity(f.steps.verifyFenced, [f.m, 60, false])).toMatchObject({ tables: 5, unchanged: 0 });
+    // Nobody reads what is counted as unchanged, however it is: this is what the counters are believed for.
+    await once(f, 'source', 'SELECT pg_stat_reset()');
+    expect(await runActivity(f.steps.verifyFenced, [f.m, 60, true])).toMatchObject({ tables: 5, unchanged: 0 });
+  });
+
+  test.each([
+    ['a row that is changed', 'UPDATE public.big SET v = NULL WHERE id = 4', /public\.big .*with the keys \(4\)/],
+    ['a row that is deleted', 'DELETE FROM public.big WHERE id = 4', /public\.big .*with the keys \(4\)/],
+    ['TRUNCATE, which counts no rows', 'TRUNCATE public.keyless', /public\.keyless \(100 rows on the source, 0 on the/],
+    ['a column that gets another default', `ALTER TABLE public.keyless ADD c int DEFAULT 5`, /public\.keyless /],
+  ])('are read again after %s on the target', async (_what, sql, difference) => {
+    const f = await compared();
+    if (sql.startsWith('ALTER')) await once(f, 'source', sql.replace('5', '6'));
+    await once(f, 'target', sql);
+    await expect(verifyDrained(f)).rejects.toThrow(difference);
+  });
+
+  test('are read again while a session on the target may not have told yet what it wrote', async () => {
+    const f = await compared();
+    const somebody = await f.open('target');
+    // The server is told of the first at once, and of the second later.
+    await somebody.query('UPDATE public.part SET v = v WHERE id = 1');
+    await somebody.query(`UPDATE public.big SET v = 'by hand' WHERE id = 4`);
+    await expect(verifyDrained(f)).rejects.toThrow(/public\.big .*with the keys \(4\)/);
+  });
+});

@@ -74,7 +74,7 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
     copyLargeObjects: () => Promise.resolve({ objects: 0, bytes: 0 }),
     copySequences: () => Promise.resolve({ sequences: 1 }),
     verifyCopied: () => Promise.resolve({ tables: 2, rows: 10, seconds: 0 }),
-    verifyFenced: () => Promise.resolve({ tables: 1, ofTables: 2, bytes: 500 }),
+    verifyFenced: () => Promise.resolve({ tables: 1, unchanged: 0, ofTables: 2, bytes: 500 }),
     sealCopy: () => {
       seal();
       return Promise.resolve({ tables: 2, rows: 10, bytes: 1000 });
