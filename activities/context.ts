@@ -1,4 +1,5 @@
 import { Context } from '@temporalio/activity';
+import { CancelledFailure } from '@temporalio/common';
 import type { SessionRole } from '../src/contract.ts';
 import { applicationName } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
@@ -45,6 +46,11 @@ export async function heartbeating<T>(details: () => unknown, work: () => Promis
   const timer = outer === undefined ? setInterval(beat, LIMITS.heartbeatEveryMs) : undefined;
   try {
     return await work();
+  } catch (error) {
+    // Whoever cancels a wait can say what it was for; the reason is what is thrown in the end, whatever is thrown here.
+    const reason: unknown = context.cancellationSignal.reason;
+    if (reason instanceof CancelledFailure && reason.details.length === 0) reason.details.push(details());
+    throw error;
   } finally {
     clearInterval(timer);
     if (outer !== undefined) reporters.set(context, outer);

@@ -43,11 +43,21 @@ export function failOnce(error: unknown): () => Promise<void> {
   };
 }
 
-export const deadlinePassed = (what: string, seconds: number, current: string): Error =>
+export const deadlinePassed = (what: string, seconds: number, current: string, waitingFor: string | null): Error =>
   toApplicationFailure(
     new MigrationError(
       'DeadlinePassed',
-      `The ${what} was not done ${seconds} s after the fence began to go up. It had come to the step "${current}".`,
+      `The ${what} was not done ${seconds} s after the fence began to go up. It had come to the step "${current}"` +
+        (waitingFor === null ? '.' : `, and waited for ${waitingFor}.`),
+    ),
+  );
+
+/** Nobody was kept out yet. */
+export const gateStayedShut = (seconds: number, waitingFor: string | null): Error =>
+  toApplicationFailure(
+    new MigrationError(
+      'DeadlinePassed',
+      `The cutover did not begin within ${seconds} s: it waited for ${waitingFor ?? 'the target to catch up'}.`,
     ),
   );
 

@@ -113,7 +113,7 @@ async function rollBack(run: DatabaseRun, request: RollbackRequest): Promise<voi
         );
         if (after.bytes > 0) throw fenceBroken(database, 'target', after);
       },
-      () => deadlinePassed('rollback', seconds, current),
+      (waitingFor) => deadlinePassed('rollback', seconds, current, waitingFor),
     ),
   );
   // The point of no return: from here on the source may be written to.

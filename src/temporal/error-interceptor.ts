@@ -21,9 +21,10 @@ export const errorInterceptor = (context: Context, secrets: Secrets): ActivityIn
  * the attempt that follows a shutdown. Saying anything but "cancelled" would make the workflow handle a failure.
  */
 export function asFailure(error: unknown, signal: AbortSignal, secrets: Secrets): Error {
-  if (error instanceof CancelledFailure) return error;
-  if (signal.aborted)
-    return signal.reason instanceof CancelledFailure ? signal.reason : new CancelledFailure('cancelled');
+  const cancelled = error instanceof CancelledFailure ? error : signal.aborted ? (signal.reason as unknown) : null;
+  if (cancelled instanceof CancelledFailure)
+    return new CancelledFailure(cancelled.message, secrets.maskAll(cancelled.details));
+  if (signal.aborted) return new CancelledFailure('cancelled');
   const failure = error instanceof ApplicationFailure ? error : toFailure(error);
   const clean = ApplicationFailure.create({
     message: secrets.mask(failure.message),
