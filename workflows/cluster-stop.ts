@@ -21,14 +21,7 @@ import {
 } from './messages.ts';
 import type { migrateDatabase } from './migrate-database.ts';
 import { refuse } from './refuse.ts';
-import {
-  completeProblem,
-  fenceProblem,
-  mergeStops,
-  rollbackProblem,
-  stopRequestProblem,
-  wordProblem,
-} from './requests.ts';
+import { completeProblem, fenceProblem, rollbackProblem, stopRequestProblem, wordProblem } from './requests.ts';
 import type { Plan } from '../src/domain/plan.ts';
 import { Round } from './together.ts';
 
@@ -39,7 +32,8 @@ export class ClusterStop {
   readonly #status: ClusterStatus;
   readonly #children: ReadonlyMap<string, Child>;
   #plan: Plan | null = null;
-  #request: StopRequest | null = null;
+  /** The latest is the last. */
+  readonly #requests: StopRequest[] = [];
   #round: Round | null = null;
 
   constructor(status: ClusterStatus, children: ReadonlyMap<string, Child>) {
@@ -71,13 +65,13 @@ export class ClusterStop {
 
   /** What was asked for early, for a child that starts now; null: nothing. */
   orderFor(database: string): StopRequest | null {
-    const databases = this.#request?.databases;
-    return databases === undefined || databases.includes(database) ? this.#request : null;
+    return this.#requests.findLast((request) => concerns(request, database)) ?? null;
   }
 
   /** A stop that came while the child was being started, with `order` of before. */
   async started(database: string, order: StopRequest | null): Promise<void> {
-    if (order === null && this.orderFor(database) !== null) await this.#forward(database);
+    const now = this.orderFor(database);
+    if (now !== null && now !== order) await this.#tell(database, stopReplicationSignal, now);
   }
 
   ended(database: string, reason: string): void {
@@ -103,14 +97,11 @@ export class ClusterStop {
       await this.#stopTogether(request);
       return;
     }
-    this.#request = mergeStops(this.#request, request ?? {});
-    const asked = [...this.#children.keys()].filter((database) => this.orderFor(database) !== null);
-    await Promise.all(asked.map((database) => this.#forward(database)));
-  }
-
-  async #forward(database: string): Promise<void> {
-    // A child that has closed needs no stop; Temporal reports it as not found.
-    if (this.#request !== null) await this.#tell(database, stopReplicationSignal, this.#request);
+    const order = request ?? {};
+    this.#requests.push(order);
+    // Only these: one that was asked for earlier, and put back, is not done because another one is.
+    const asked = [...this.#children.keys()].filter((database) => concerns(order, database));
+    await Promise.all(asked.map((database) => this.#tell(database, stopReplicationSignal, order)));
   }
 
   /** All at once, so when the last of them streams. */
@@ -176,6 +167,7 @@ export class ClusterStop {
     });
   }
 
+  /** A child that has closed needs to hear nothing; Temporal reports it as not found. */
   async #tell<Arg>(database: string, signal: SignalDefinition<[Arg]>, message: Arg): Promise<void> {
     await this.#children
       .get(database)
@@ -183,3 +175,6 @@ export class ClusterStop {
       .catch(() => undefined);
   }
 }
+
+const concerns = ({ databases }: StopRequest, database: string): boolean =>
+  databases === undefined || databases.includes(database);

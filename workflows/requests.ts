@@ -57,19 +57,6 @@ export const fenceProblem = (plan: Plan, { fence }: StopRequest): string | null 
     ? 'The fence "pgbouncer" needs "stop.pgbouncer" in the plan of this migration, which has none.'
     : null;
 
-/** Two requests ask for the databases of either; of the rest the later one has the last word. */
-export function mergeStops(before: StopRequest | null, request: StopRequest): StopRequest {
-  if (before === null) return request;
-  const { databases, notBefore, ...rest } = { ...before, ...request };
-  const all = before.databases === undefined || request.databases === undefined;
-  return {
-    ...rest,
-    ...(all || databases === undefined ? {} : { databases: [...new Set([...(before.databases ?? []), ...databases])] }),
-    // Who says nothing of a time means now.
-    ...(request.notBefore === undefined || notBefore === undefined ? {} : { notBefore }),
-  };
-}
-
 export function resolveRequestProblem(request: unknown): string | null {
   const usage = 'resolve takes {"action": "retry", "skip" or "abort", "database": optional}.';
   if (!isRecord(request)) return usage;

@@ -1,5 +1,7 @@
+import { Context } from '@temporalio/activity';
 import type { WorkflowHandle } from '@temporalio/client';
 import { expect, test } from 'vitest';
+import { heartbeating } from '../../activities/context.ts';
 import type { Migration } from '../../src/domain/migration.ts';
 import { toApplicationFailure } from '../../src/domain/application-failure.ts';
 import { MigrationError } from '../../src/domain/failure.ts';
@@ -11,6 +13,7 @@ const all = (test: (database: DatabaseProgress) => boolean) => (progress: Cluste
   progress.databases.length > 0 && progress.databases.every(test);
 const phaseIs = (phase: string) => all((database) => database.phase === phase);
 const waitsFor = (word: string) => all((database) => database.waitsFor === word);
+const parked = (progress: ClusterProgress) => progress.databases.some(({ answers }) => answers.length > 0);
 const reportOf = async (handle: WorkflowHandle): Promise<ClusterReport> => (await handle.result()) as ClusterReport;
 /** An update that is refused says why in its cause. */
 const refusal = (update: Promise<unknown>): Promise<string> =>
@@ -58,7 +61,6 @@ test('an external fence that nobody puts up before the deadline ends the stop, a
     const handle = await start('migrateCluster', { stop: { fence: 'external' } });
     await eventually(() => progressOf(handle), phaseIs('streaming'));
     await handle.signal('stopReplication', { deadlineSeconds: 1 });
-    const parked = (progress: ClusterProgress) => progress.databases.some(({ answers }) => answers.length > 0);
     const first = await eventually(() => progressOf(handle), parked);
     expect(first.attention).toMatch(
       /It had come to the step "shop: wait for the update fenced"\. .* goes on\.(?! The fence)/,
@@ -88,6 +90,76 @@ test('a stop may bring its own fence, and one that the plan has not what it need
     const { databases } = await reportOf(handle);
     expect(kinds).toEqual(['lock-out']);
     expect(databases[0]?.message).toMatch(/The source still lets nobody connect\.$/);
+  });
+});
+
+test('a stop after one that was put back asks for what it says, and for no more of the earlier one', async () => {
+  const fenced: string[] = [];
+  let isStuck = true;
+  const activities = {
+    fence: (m: Migration, kind: string) => Promise.resolve(void fenced.push(`${m.database} ${kind}`)),
+    walAfterMark: () => Promise.resolve({ bytes: isStuck ? 120 : 0, tables: [] }),
+  };
+  await withWorkers(
+    activities,
+    async ({ start }) => {
+      const handle = await start('migrateCluster', { stop: { fence: 'read-only' }, parallelism: { databases: 2 } });
+      await eventually(() => progressOf(handle), phaseIs('streaming'));
+      await handle.signal('stopReplication', { databases: ['a'], fence: 'lock-out' });
+      await eventually(() => progressOf(handle), parked);
+      await handle.executeUpdate('resolve', { args: [{ action: 'retry' }] });
+      isStuck = false;
+      await handle.signal('stopReplication', { databases: ['b'] });
+      const phasesOf = ({ databases }: ClusterProgress) => databases.map(({ phase }) => phase).join();
+      await eventually(
+        () => progressOf(handle),
+        (progress) => phasesOf(progress) === 'streaming,done',
+      );
+      await handle.signal('stopReplication');
+      expect((await reportOf(handle)).databases.map(({ status }) => status)).toEqual(['done', 'done']);
+      expect(fenced).toEqual(['a lock-out', 'b read-only', 'a read-only']);
+    },
+    ['a', 'b'],
+  );
+});
+
+test('a gate that stays shut for as long as the deadline ends the stop before any fence, and says what it waited for', async () => {
+  const asked: (number | undefined)[] = [];
+  const waitForGate = async () => {
+    const context = Context.current();
+    asked.push(context.info.attempt);
+    if (asked.length > 1) return;
+    await heartbeating(
+      () => ({ waitingFor: "the end of the prepared transaction 'x'" }),
+      () => context.cancelled,
+    );
+  };
+  await withWorkers({ waitForGate }, async ({ start, calls }) => {
+    const handle = await start('migrateCluster', { stop: { fence: 'read-only' } });
+    await eventually(() => progressOf(handle), phaseIs('streaming'));
+    await handle.signal('stopReplication', { deadlineSeconds: 1 });
+    const { attention } = await eventually(() => progressOf(handle), parked);
+    expect(attention).toContain(
+      "The cutover did not begin within 1 s: it waited for the end of the prepared transaction 'x'. The cutover was put back",
+    );
+    expect(calls).not.toContain('fence');
+    await handle.executeUpdate('resolve', { args: [{ action: 'retry' }] });
+    await handle.signal('stopReplication');
+    expect((await reportOf(handle)).databases[0]).toMatchObject({ status: 'done' });
+  });
+});
+
+test('rows that differ because somebody writes behind the fence are told as what they are', async () => {
+  const verifyFenced = () =>
+    Promise.reject(toApplicationFailure(new MigrationError('RowsDiffer', 'These tables differ behind the fence: x.')));
+  const walAfterMark = () => Promise.resolve({ bytes: 120, tables: ['public.orders'] });
+  await withWorkers({ verifyFenced, walAfterMark }, async ({ start }) => {
+    const handle = await start('migrateCluster', { stop: { fence: 'read-only' }, verify: 'full' });
+    await eventually(() => progressOf(handle), phaseIs('streaming'));
+    await handle.signal('stopReplication');
+    const { attention } = await eventually(() => progressOf(handle), parked);
+    expect(attention).toContain('Somebody wrote 120 bytes to database "shop" on the source behind the fence');
+    await handle.terminate();
   });
 });
 
@@ -130,9 +202,11 @@ test('what is written behind a fence is a failure that puts the cutover back; wi
 
 test('verify "full" compares behind the fence for a part of the deadline, and says what it has compared', async () => {
   const given: number[] = [];
-  const verifyFenced = (_m: Migration, seconds: number) => {
+  const ends: boolean[] = [];
+  const verifyFenced = (_m: Migration, seconds: number, ended: boolean) => {
     given.push(seconds);
-    return Promise.resolve({ tables: 1, ofTables: 2, bytes: 500 });
+    ends.push(ended);
+    return Promise.resolve({ tables: 1, unchanged: 1, ofTables: 2, bytes: 500 });
   };
   const plan = { verify: 'full', stop: { fence: 'read-only', deadlineSeconds: 100 } };
   await withWorkers({ verifyFenced }, async ({ start }) => {
@@ -140,10 +214,13 @@ test('verify "full" compares behind the fence for a part of the deadline, and sa
     await eventually(() => progressOf(handle), phaseIs('streaming'));
     await handle.signal('stopReplication');
     const { databases } = await reportOf(handle);
-    expect(databases[0]?.cutover?.verified).toEqual({ tables: 1, ofTables: 2, bytes: 500 });
+    expect(databases[0]?.cutover?.verified).toEqual({ tables: 1, unchanged: 1, ofTables: 2, bytes: 500 });
     const order = databases[0]?.cutover?.steps.map(({ name }) => name) ?? [];
     expect(order.indexOf('verifyFenced')).toBeLessThan(order.indexOf('walAfterMark'));
-    expect(databases[0]?.message).toContain('Behind the fence 1 of 2 tables (500 B) were compared.');
+    expect(databases[0]?.message).toContain(
+      '1 of 2 tables (500 B) were compared, 1 of them while they streamed, and neither side has written to those since.',
+    );
+    expect(ends).toEqual([true]);
     expect(given[0]).toBeGreaterThan(20);
     expect(given[0]).toBeLessThanOrEqual(80);
   });
