@@ -1,10 +1,11 @@
 import type { Command } from 'commander';
 import { MESSAGE } from '../contract.ts';
+import { hasEnded } from '../domain/phase.ts';
 import type { ClusterProgress, DatabaseProgress } from '../domain/progress.ts';
 import { readinessLines } from '../domain/readiness.ts';
 import type { Secrets } from '../temporal/secrets.ts';
 import type { TemporalSession } from '../temporal/session.ts';
-import { withQueries } from '../temporal/session.ts';
+import { isPolled, withQueries } from '../temporal/session.ts';
 import type { SessionFlags } from './command-session.ts';
 import { print, sessionCommand, withTemporal } from './command-session.ts';
 import type { FoundMigration } from './migrations.ts';
@@ -28,8 +29,9 @@ export const statusCommand = (secrets: Secrets): Command =>
         const { client } = session;
         const found = id === undefined ? await listMigrations(client, true) : [await selectMigration(client, id)];
         const all = await Promise.all(found.map((migration) => progressOf(session, migration)));
-        const text = all.length === 0 ? 'No migration is open.' : all.map(render).join('\n\n');
-        print(flags, text, all);
+        const served = await Promise.all(found.map(({ taskQueue }) => isPolled(session, taskQueue, 'steps')));
+        const texts = all.map((progress, index) => render(progress, served[index] ?? false));
+        print(flags, texts.length === 0 ? 'No migration is open.' : texts.join('\n\n'), all);
         return 0;
       }),
     );
@@ -37,11 +39,15 @@ export const statusCommand = (secrets: Secrets): Command =>
 const progressOf = (session: TemporalSession, { id, taskQueue }: FoundMigration): Promise<ClusterProgress> =>
   withQueries(session, taskQueue, () => session.client.workflow.getHandle(id).query<ClusterProgress>(MESSAGE.progress));
 
-const render = ({ id, phase, measuredAt, attention, databases }: ClusterProgress): string =>
+const render = ({ id, phase, measuredAt, attention, databases }: ClusterProgress, isServed: boolean): string =>
   [
     `${plain(id)}: ${phase}, as measured at ${measuredAt}`,
     ...databases.flatMap((database) => [`  ${progressLine(database)}`, ...readiness(database)]),
     ...(attention === null ? [] : [`Needs you; answer with \`pgtransit resolve\`: ${plain(attention)}`]),
+    // The servers replicate all the same.
+    ...(isServed || hasEnded(phase)
+      ? []
+      : ['No worker carries out its steps now: nothing is decided, and no fence is lifted, until one is there.']),
   ].join('\n');
 
 /** The parent of the databases knows what is not ok. */

@@ -65,6 +65,7 @@ describe('commands about a migration that this machine carries out', { timeout: 
     expect(await run(command, uris())).toMatchObject({ code: 0 });
     const status = await run(['status', '--json']);
     expect(JSON.parse(status.stdout)).toMatchObject([{ phase: 'streaming', databases: [{ database: 'managed' }] }]);
+    expect((await run(['status'])).stdout).toContain('No worker carries out its steps now');
     expect((await run(['list'])).stdout).toMatch(/pgtransit-[0-9a-f]{12} +running/);
 
     const kept = await run(['stop', '--reason', 'a test']);
