@@ -60,8 +60,10 @@ const OTHER = [
 ];
 
 export interface Bank {
-  /** Transfers that the server has acknowledged so far. */
+  /** Transfers that a server has acknowledged so far. */
   committed(): number;
+  /** Leads the writers to another server; null: to none, until they are led on. */
+  lead(server: PostgresAccess | null): void;
   /** Ends after the current transaction, and answers when every transfer is known to be there or not. */
   stop(): Promise<void>;
   /** What is wrong with the bank in this database, after the end: one sentence each. */
@@ -69,7 +71,8 @@ export interface Bank {
 }
 
 /** Writers that go on after whatever happens to the server, until they are stopped. */
-export function openBank(server: PostgresAccess, database: string, writers: number, perSecond: number): Bank {
+export function openBank(first: PostgresAccess, database: string, writers: number, perSecond: number): Bank {
+  let server: PostgresAccess | null = first;
   let stopping = false;
   let committed = 0;
   /** By writer: the transfers that are there. What nobody knows is looked up after the connection is back. */
@@ -81,10 +84,20 @@ export function openBank(server: PostgresAccess, database: string, writers: numb
     let unknown: number | null = null;
     let n = 0;
     let client: pg.Client | null = null;
+    let leadTo = server;
     // What is not known at the end is asked for as long as it takes: the server comes back before the run ends.
     while (!stopping || unknown !== null) {
       try {
-        client ??= await connect(server, database);
+        if (leadTo !== server) {
+          await client?.end().catch(() => undefined);
+          client = null;
+          leadTo = server;
+        }
+        if (leadTo === null) {
+          await delay(100);
+          continue;
+        }
+        client ??= await connect(leadTo, database);
         if (unknown !== null) {
           const { rowCount } = await client.query('SELECT FROM history WHERE writer = $1 AND n = $2', [
             writer,
@@ -117,6 +130,9 @@ export function openBank(server: PostgresAccess, database: string, writers: numb
   const running = Promise.all(Array.from({ length: writers }, (_, index) => write(`writer ${index}`)));
   return {
     committed: () => committed,
+    lead: (next) => {
+      server = next;
+    },
     stop: async () => {
       stopping = true;
       await running;

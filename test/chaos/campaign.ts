@@ -57,7 +57,7 @@ function lineOf({ plan, events, ending, seconds, problems }: RunResult): string 
   );
   const word = problems.length > 0 ? 'FOUND  ' : 'ok     ';
   return (
-    `${word} seed ${plan.seed}  ${plan.sourceMajor}→${plan.targetMajor} ${plan.method}${plan.ranged ? ' in ranges' : ''}${plan.verify === 'full' ? ' verified' : ''}  ${told.join('; ')}  →  ` +
+    `${word} seed ${plan.seed}  ${plan.sourceMajor}→${plan.targetMajor} ${plan.method}${plan.ranged ? ' in ranges' : ''}${plan.verify === 'full' ? ' verified' : ''}${plan.after === null ? '' : ` and ${plan.after}`}  ${told.join('; ')}  →  ` +
     `${outcomeOf(ending)}  ${seconds.toFixed(1)} s`
   );
 }

@@ -2,7 +2,7 @@ import type { Action } from './failpoints.ts';
 import type { Random } from './random.ts';
 import type { Remedy, Step } from './steps.ts';
 import type { Heal } from './strikes.ts';
-import { connect, crash, ddl, dropSlots, end, fillDisk, named, reset, useUp } from './strikes.ts';
+import { connect, crash, ddl, dropSlots, end, fillDisk, named, reset, useUp, writeAround } from './strikes.ts';
 import type { World } from './world.ts';
 
 /** Where an event strikes. */
@@ -267,6 +267,24 @@ export const EVENTS: readonly EventKind[] = [
     mild: true,
     steps: ['openSnapshot', 'copySchema', 'planCopy', 'copyTables', 'verifyCopied', 'sealCopy', 'streaming'],
     strike: ({ world, database }) => ddl(world.source.server, database, 'TRUNCATE log'),
+  },
+  {
+    name: 'write behind the fence',
+    mild: false,
+    onlyReplication: true,
+    leadsTo: ['unfence', 'enableSubscriptions'],
+    steps: ['walAfterMark'],
+    failpoint: 'walAfterMark@1:before',
+    strike: ({ world, database }) => writeAround(world.source.server, database),
+  },
+  {
+    name: 'write behind the fence of the target',
+    mild: false,
+    onlyReplication: true,
+    leadsTo: ['unfenceTarget', 'enableReverse'],
+    steps: ['closeBack'],
+    failpoint: 'closeBack@1:before',
+    strike: ({ world, database }) => writeAround(world.target.server, database),
   },
   { name: 'cancel', mild: false, leadsTo: ['undo'], strike: ({ cancel }) => cancel() },
 ];

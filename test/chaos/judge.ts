@@ -1,4 +1,5 @@
 import { compareDatabases } from '../../demo/compare.ts';
+import type { PostgresAccess } from '../../lab/postgres-access.ts';
 import { leftovers } from '../support/live-migration.ts';
 import { readState } from '../support/everything-state.ts';
 import type { Bank } from './bank.ts';
@@ -55,6 +56,11 @@ function judgeNeed({ ending, events, plan }: Case): string[] {
 async function judgeDone({ source, target }: World, it: Case): Promise<string[]> {
   const { database, ending, bank, plan } = it;
   await bank.stop();
+  const status = ending.report?.databases[0]?.status ?? 'none';
+  const expected = plan.after === 'rollback' ? 'rolled-back' : 'done';
+  if (status !== expected) return [`It ended as ${status} instead of ${expected}.`];
+  const serving = plan.after === 'rollback' ? source.server : target.server;
+  if (plan.after === 'complete') return [...(await bank.audit(serving)), ...(await takesWrites(serving, database))];
   const compared = await compareDatabases(database, source.server.uri(database), target.server.uri(database));
   const jumped = await jumpedSequences(source.server, it);
   const differences = compared.differences.filter((text) => !jumped.some((name) => text.startsWith(`${name}:`)));
@@ -62,6 +68,9 @@ async function judgeDone({ source, target }: World, it: Case): Promise<string[]>
   const after = ending.report?.databases[0]?.walAfterMarkBytes ?? null;
   if (plan.method === 'replication' && after !== 0)
     problems.push(`The fence was up, and ${after ?? 'no'} bytes of WAL came after the mark.`);
+  problems.push(...(await takesWrites(serving, database)));
+  // Of a source that was gone back to, only the rows are what the target has.
+  if (plan.after === 'rollback') return problems;
   const [left, right] = [
     await readState(target.server, source.server, database),
     await readState(target.server, target.server, database),
@@ -74,11 +83,19 @@ async function judgeDone({ source, target }: World, it: Case): Promise<string[]>
   return problems;
 }
 
-/** A server that crashes goes on with a sequence up to 32 values further; after the cutover that is the source's business. */
-async function jumpedSequences(source: World['source']['server'], { database, events }: Case): Promise<string[]> {
+async function takesWrites(server: PostgresAccess, database: string): Promise<string[]> {
+  const answer = await server.psql(database, `INSERT INTO keyless VALUES (97, 'probe')`).catch(String);
+  return answer === '' ? [] : [`It takes no writes: ${answer}`];
+}
+
+/** A server that crashes goes on with a sequence up to 32 values further; after the cutover that is its own business. */
+async function jumpedSequences(source: World['source']['server'], { database, events, plan }: Case): Promise<string[]> {
+  const kinds = ['crash source', ...(plan.after === 'rollback' ? ['crash target'] : [])];
   const crashed = events.some(
     ({ kind, step, struckAt }) =>
-      kind.name === 'crash source' && struckAt !== null && ['stopping', 'finishing'].includes(phaseOf(step)),
+      kinds.includes(kind.name) &&
+      struckAt !== null &&
+      ['stopping', 'finishing', 'rolling-back'].includes(phaseOf(step)),
   );
   if (!crashed) return [];
   const names = await source.psql(
@@ -88,14 +105,25 @@ async function jumpedSequences(source: World['source']['server'], { database, ev
   return names.split('\n');
 }
 
-/** The source goes on as if nothing had been. */
-async function judgeUndone({ source }: World, { database, ending, events, bank, plan }: Case): Promise<string[]> {
+/** The source goes on as if nothing had been; or, when it ended after the cutover, the target does. */
+async function judgeUndone(
+  { source, target }: World,
+  { database, ending, events, bank, plan }: Case,
+): Promise<string[]> {
   const problems: string[] = [];
   const isCancelled = events.some(({ kind, struckAt }) => kind.name === 'cancel' && struckAt !== null);
   if (ending.how === 'cancelled' && !isCancelled && ending.parked.length === 0)
     problems.push('It was cancelled, and nobody had asked for it.');
-  const probe = await source.server.psql(database, `INSERT INTO keyless VALUES (97, 'probe')`).catch(String);
-  if (probe !== '') problems.push(`The source takes no writes: ${probe}`);
+  const refused = await takesWrites(source.server, database);
+  if (refused.length > 0 && plan.after !== null) {
+    const neither = await takesWrites(target.server, database);
+    bank.lead(target.server);
+    await bank.stop();
+    return [...problems, ...neither, ...(await bank.audit(target.server))];
+  }
+  problems.push(...refused);
+  // It may have been led to the target.
+  bank.lead(source.server);
   const before = bank.committed();
   if (plan.method === 'replication' && !(await until(() => bank.committed() > before, WRITES_MS)))
     problems.push('The writers on the source do not come any further.');

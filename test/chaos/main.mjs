@@ -2,7 +2,7 @@
  * A campaign of any length, or a worker killed at every failpoint:
  *
  *   npm run test:chaos [-- --seed N --runs M]
- *   npm run test:chaos -- --failpoints replication|dump|cancel|generations
+ *   npm run test:chaos -- --failpoints MODE, which is one of those of sweep.ts
  */
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';

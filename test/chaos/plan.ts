@@ -2,7 +2,7 @@ import type { EventKind } from './events.ts';
 import { EVENTS } from './events.ts';
 import type { Action } from './failpoints.ts';
 import { createRandom } from './random.ts';
-import type { Step } from './steps.ts';
+import type { After, Step } from './steps.ts';
 import { phaseOf, stepsOf, STREAMING } from './steps.ts';
 
 export interface PlannedEvent {
@@ -22,6 +22,7 @@ export interface RunPlan {
   /** Whether `big` is copied in ranges of its key. */
   ranged: boolean;
   verify: 'copied' | 'full';
+  after: After;
   events: readonly PlannedEvent[];
 }
 
@@ -34,6 +35,8 @@ const PAIRS = [
   [14, 14],
 ] as const;
 
+const AFTER: readonly After[] = [null, null, null, 'rollback', 'rollback', 'complete'];
+
 /** Most steps have more statements than this; an event that would be later comes with the step's result. */
 const MOST_STATEMENTS = 25;
 
@@ -42,7 +45,9 @@ export function planRun(seed: number): RunPlan {
   const random = createRandom(seed);
   const [sourceMajor, targetMajor] = random.pick(PAIRS);
   const method = random.next() < 0.8 ? 'replication' : 'dump';
-  const steps = stepsOf(method);
+  // Of its own dice, so that the other runs stay what they are.
+  const after = method === 'replication' ? createRandom(seed + 500_000).pick(AFTER) : null;
+  const steps = stepsOf(method, after);
   const possible = EVENTS.filter(
     (kind) =>
       (kind.sourceFrom ?? 0) <= sourceMajor &&
@@ -79,7 +84,7 @@ export function planRun(seed: number): RunPlan {
     if (kind.leadsTo !== undefined && random.next() < 0.6) add(pick(anywhere), random.pick(kind.leadsTo));
   const ranged = method === 'replication' && sourceMajor >= 15 && random.next() < 0.5;
   const verify = method === 'replication' && random.next() < 0.5 ? 'full' : 'copied';
-  return { seed, sourceMajor, targetMajor, method, ranged, verify, events: events.map(killAtRest) };
+  return { seed, sourceMajor, targetMajor, method, ranged, verify, after, events: events.map(killAtRest) };
 }
 
 /** While changes stream no worker is at any statement, so it is killed from outside. */

@@ -1,10 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { WorkflowHandle } from '@temporalio/client';
 import type { ClusterProgress, ClusterReport, DatabaseProgress } from '../../src/domain/progress.ts';
+import type { Bank } from './bank.ts';
 import { openBank } from './bank.ts';
 import { judge } from './judge.ts';
 import type { RunPlan } from './plan.ts';
 import { startStorm, type Happened } from './scene.ts';
+import type { After } from './steps.ts';
 import { STREAMING } from './steps.ts';
 import { TEMPLATE, until, type World } from './world.ts';
 
@@ -37,6 +39,8 @@ const PATIENCE_PER_EVENT_MS = 30_000;
 const ANSWER_MS = 3_000;
 /** An operator who has mended the cause answers with `retry` this often. */
 const MOST_RETRIES = 3;
+/** Transfers on the target, before it is gone back. */
+const WRITTEN_BACK = 10;
 /** Messages that are lost with a worker or a server are sent again. */
 const REPEAT_MS = 5_000;
 
@@ -70,6 +74,7 @@ export async function perform(
     // What strikes may well take longer than a minute, and that the cutover is then put back needs a person.
     stop: { fence: 'read-only', deadlineSeconds: 3600 },
     parallelism: { copy: 2, index: 2 },
+    ...(plan.after !== null && { reverse: {} }),
     ...(plan.ranged && { snapshot: { rangeBytes: RANGE_BYTES } }),
   };
   const options = { taskQueue: world.taskQueue, workflowId, args: [input] };
@@ -79,7 +84,7 @@ export async function perform(
   })();
   try {
     await client.workflow.start('migrateCluster', options);
-    const ending = await follow(world, handle, storm);
+    const ending = await follow(world, handle, storm, () => goOn(world, handle, plan.after, bank));
     await storm.end();
     await quiet(world, storm.events);
     const problems = await judge(world, { plan, database, ending, events: storm.events, bank });
@@ -101,7 +106,12 @@ export async function perform(
   }
 }
 
-async function follow(world: World, handle: WorkflowHandle, storm: ReturnType<typeof startStorm>): Promise<Ending> {
+async function follow(
+  world: World,
+  handle: WorkflowHandle,
+  storm: ReturnType<typeof startStorm>,
+  goOn: () => Promise<boolean>,
+): Promise<Ending> {
   const parked: string[] = [];
   let told = 0;
   const patienceMs = PATIENCE_MS + storm.events.length * PATIENCE_PER_EVENT_MS;
@@ -121,9 +131,22 @@ async function follow(world: World, handle: WorkflowHandle, storm: ReturnType<ty
     } else if (database.phase === STREAMING && storm.isCalm() && mayTell) {
       if (await answer(world, () => handle.signal('stopReplication', { reason: 'chaos' }).then(() => true)))
         told = Date.now();
+    } else if (database.phase === 'reversing' && !storm.lasts() && mayTell) {
+      if (await goOn()) told = Date.now();
     }
   }
   return { how: 'hung', report: null, message: '', parked };
+}
+
+/** The target serves: leads the writers there, and once they have written asks for what the plan has. Answers whether. */
+async function goOn(world: World, handle: WorkflowHandle, after: After, bank: Bank): Promise<boolean> {
+  if (after === null) return false;
+  const before = bank.committed();
+  bank.lead(world.target.server);
+  if (!(await until(() => bank.committed() > before + WRITTEN_BACK, ANSWER_MS))) return false;
+  // What is written to the target once the source is let go is on no other server.
+  if (after === 'complete') bank.lead(null);
+  return (await answer(world, () => handle.executeUpdate(after).then(() => true))) ?? false;
 }
 
 /** As an operator would; who has tried in vain gives up. */

@@ -16,10 +16,13 @@ const PHASES = {
     'mark',
     'waitForDrain',
     'disableSubscriptions',
+    'verifyFenced',
     'carryOver',
     'walAfterMark',
+    'armReverse',
   ],
-  finishing: ['readReport', 'dropReplication', 'finish'],
+  finishing: ['readReport', 'dropReplication', 'settle', 'finish'],
+  'rolling-back': ['fenceTarget', 'drainBack', 'closeBack', 'dropReverse'],
 } as const;
 
 /** Steps that come only when something went wrong. */
@@ -27,6 +30,7 @@ const REMEDIES = {
   preparing: ['closeGeneration'],
   'catching-up': ['restoreForeignKeys'],
   stopping: ['unfence', 'enableSubscriptions'],
+  'rolling-back': ['unfenceTarget', 'enableReverse'],
   undoing: ['undo'],
 } as const;
 
@@ -48,13 +52,26 @@ const ONLY_REPLICATION: readonly Step[] = [
   'mark',
   'waitForDrain',
   'disableSubscriptions',
+  'verifyFenced',
   'carryOver',
   'walAfterMark',
   'dropReplication',
 ];
 
-export const stepsOf = (method: 'replication' | 'dump'): readonly Step[] =>
-  method === 'replication' ? ALL : ALL.filter((step) => !ONLY_REPLICATION.includes(step));
+const ONLY_REVERSE: readonly Step[] = ['armReverse', 'settle', 'dropReverse'];
+const ONLY_ROLLBACK: readonly Step[] = PHASES['rolling-back'].filter((step) => step !== 'dropReverse');
+
+/** What is asked for once the source follows the target; null: it does not. */
+export type After = 'rollback' | 'complete' | null;
+
+export function stepsOf(method: 'replication' | 'dump', after: After): readonly Step[] {
+  const never = [
+    ...(method === 'replication' ? [] : ONLY_REPLICATION),
+    ...(after === null ? ONLY_REVERSE : []),
+    ...(after === 'rollback' ? [] : ONLY_ROLLBACK),
+  ];
+  return ALL.filter((step) => !never.includes(step));
+}
 
 export const phaseOf = (step: string): string =>
   [...Object.entries(PHASES), ...Object.entries(REMEDIES)].find(([, steps]) =>

@@ -14,11 +14,42 @@ const FIRST_SEED = 1_000_000;
 
 /** What happens besides, and in which steps the worker is killed then; default: all. */
 const MODES = {
-  replication: { method: 'replication', first: [], steps: null },
-  dump: { method: 'dump', first: [], steps: null },
-  cancel: { method: 'replication', first: [at('cancel', 'waitForDrain@1:before')], steps: ['undo', 'unfence'] },
+  replication: { method: 'replication', after: null, first: [], steps: null },
+  dump: { method: 'dump', after: null, first: [], steps: null },
+  cancel: {
+    method: 'replication',
+    after: null,
+    first: [at('cancel', 'waitForDrain@1:before')],
+    steps: ['undo', 'unfence'],
+  },
+  abort: {
+    method: 'replication',
+    after: null,
+    first: [at('write behind the fence', 'walAfterMark@1:before')],
+    steps: ['unfence', 'enableSubscriptions'],
+  },
+  'cancel-armed': {
+    method: 'replication',
+    after: 'rollback',
+    first: [at('cancel', 'armReverse/result#1:before')],
+    steps: ['dropReverse', 'enableSubscriptions', 'unfence', 'undo'],
+  },
+  rollback: {
+    method: 'replication',
+    after: 'rollback',
+    first: [],
+    steps: ['armReverse', 'settle', 'fenceTarget', 'drainBack', 'closeBack', 'unfence', 'dropReverse', 'finish'],
+  },
+  'rollback-abort': {
+    method: 'replication',
+    after: 'rollback',
+    first: [at('write behind the fence of the target', 'closeBack@1:before')],
+    steps: ['unfenceTarget', 'enableReverse', 'fenceTarget', 'drainBack', 'closeBack'],
+  },
+  complete: { method: 'replication', after: 'complete', first: [], steps: ['settle', 'dropReverse', 'finish'] },
   generations: {
     method: 'replication',
+    after: null,
     first: [at('end holder', 'copyTables@21:during')],
     steps: [
       'closeGeneration',
@@ -31,14 +62,14 @@ const MODES = {
   },
 } as const satisfies Record<
   string,
-  { method: RunPlan['method']; first: PlannedEvent[]; steps: readonly Step[] | null }
+  Pick<RunPlan, 'method' | 'after'> & { first: PlannedEvent[]; steps: readonly Step[] | null }
 >;
 
 export type SweepMode = keyof typeof MODES;
 
 /** Kills the worker at every failpoint of a migration at which something changes: before, during and after each. */
 export async function sweep(mode: SweepMode, say: Say): Promise<RunResult[]> {
-  const { method, first, steps } = MODES[mode];
+  const { method, after, first, steps } = MODES[mode];
   const plan = (seed: number, kills: PlannedEvent[]): RunPlan => ({
     seed,
     sourceMajor: 17,
@@ -46,6 +77,7 @@ export async function sweep(mode: SweepMode, say: Say): Promise<RunResult[]> {
     method,
     ranged: mode === 'generations',
     verify: 'copied',
+    after,
     events: [...first, ...kills],
   });
   const [clean] = await campaign([plan(FIRST_SEED, [])], say);
