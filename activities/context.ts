@@ -93,6 +93,22 @@ async function open(
   role: SessionRole,
   options: Options,
 ): Promise<Session> {
+  const session = await connectAs(endpoint, m, database, role, options);
+  try {
+    if (role === 'control') await takeOver(session, m, database);
+    return session;
+  } catch (error) {
+    throw asOurs(session, error, 'ending the sessions of an earlier attempt');
+  }
+}
+
+async function connectAs(
+  endpoint: Endpoint,
+  m: Migration,
+  database: string,
+  role: SessionRole,
+  options: Options,
+): Promise<Session> {
   const session = await connect(endpoint, {
     ...options,
     database,
@@ -101,7 +117,6 @@ async function open(
   });
   try {
     await requireIdentity(session, m.servers[endpoint.server], endpoint.server === 'source' ? m.sourceOid : null);
-    if (role === 'control') await takeOver(session, m, database);
     return session;
   } catch (error) {
     throw asOurs(session, error, 'reading which server this is');
@@ -115,6 +130,29 @@ async function open(
  */
 const takeOver = (session: Session, m: Migration, database: string): Promise<void> =>
   endSessions(session, database, [applicationName(m.id, 'control')]);
+
+/**
+ * More sessions on the target for a step that has `session`, of the same name, so that whoever takes the step over ends
+ * all of them; and a step that has been taken over opens none.
+ */
+export async function openBeside(
+  deps: ActivityDeps,
+  m: Migration,
+  session: Session,
+  count: number,
+  options: Options,
+): Promise<Session[]> {
+  const endpoint = deps.endpoint(m.plan.target, 'target');
+  const opened: Session[] = [];
+  try {
+    for (let n = 0; n < count; n += 1) opened.push(await connectAs(endpoint, m, m.database, 'control', options));
+    await session.query('SELECT');
+    return opened;
+  } catch (error) {
+    for (const beside of opened) beside.destroy();
+    throw error;
+  }
+}
 
 function asOurs(session: Session, error: unknown, doing: string): MigrationError {
   session.destroy();

@@ -13,11 +13,29 @@ import { archiveSchema, nameSome } from '../src/postgres/schema-archive.ts';
 import { readRelations } from '../src/postgres/schema-catalog.ts';
 import { toMigrationError } from '../src/postgres/sqlstate.ts';
 import type { ActivityDeps } from './context.ts';
-import { activitySignal, heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
+import { activitySignal, heartbeating, nextPoll, openBeside, openSource, openTarget, withSession } from './context.ts';
 import { requireSlots } from './replication-guards.ts';
 
 export function createSchemaActivities(deps: ActivityDeps) {
-  const openSchemaSession = (m: Migration) => openTarget(deps, m, 'control', { settings: ENTRY_SETTINGS });
+  const options = { settings: ENTRY_SETTINGS };
+
+  /** Only one at a time works on a database's schema. */
+  const withSchemaSession = <T>(m: Migration, doing: string, work: (target: Session) => Promise<T>): Promise<T> =>
+    withSession(openTarget(deps, m, 'control', options), doing, async (target) => {
+      await requireOwnLedger(target, m);
+      await lockSchemaWork(target);
+      return work(target);
+    });
+
+  const runOnSeveral = async (m: Migration, target: Session, run: EntryRun): Promise<void> => {
+    const lanes = Math.min(m.plan.parallelism.copy, LIMITS.schemaSessions);
+    const others = await openBeside(deps, m, target, lanes - 1, options);
+    try {
+      await runEntries([target, ...others], run);
+    } finally {
+      await Promise.all(others.map((session) => session.close()));
+    }
+  };
 
   return {
     /**
@@ -26,15 +44,13 @@ export function createSchemaActivities(deps: ActivityDeps) {
      * @throws MigrationError `SchemaFailed` naming the object, `SnapshotLost`, `ProgramMissing`
      */
     async copySchema(m: Migration, generation: number): Promise<{ entries: number }> {
-      return withSession(openSchemaSession(m), 'restoring the schema', async (target) => {
-        await requireOwnLedger(target, m);
-        await lockSchemaWork(target);
+      return withSchemaSession(m, 'restoring the schema', async (target) => {
         let current = 'taking the schema of the source';
         return heartbeating(
           () => ({ current }),
           async () => {
             if ((await countEntries(target)) === 0) await archive(deps, m, generation, target);
-            await runEntries(target, {
+            await runOnSeveral(m, target, {
               stages: ['pre'],
               step: 'copySchema',
               otherwise: 'SchemaFailed',
@@ -58,14 +74,12 @@ export function createSchemaActivities(deps: ActivityDeps) {
      * @throws MigrationError `ConstraintFailed` naming the object
      */
     async restoreConstraints(m: Migration): Promise<void> {
-      await withSession(openSchemaSession(m), 'restoring constraints', async (target) => {
-        await requireOwnLedger(target, m);
-        await lockSchemaWork(target);
+      await withSchemaSession(m, 'restoring constraints', async (target) => {
         let current = '';
         await heartbeating(
           () => ({ current }),
           async () =>
-            runEntries(target, {
+            runOnSeveral(m, target, {
               stages: ['index', 'key', 'post'],
               wanted: (await countStreams(target)) > 1 ? 'all but foreign keys' : 'all',
               step: 'restoreConstraints',
@@ -84,9 +98,7 @@ export function createSchemaActivities(deps: ActivityDeps) {
      * position, so a key may find a row without the one that it refers to for a moment: then it is tried again.
      */
     async restoreForeignKeys(m: Migration): Promise<void> {
-      await withSession(openSchemaSession(m), 'restoring foreign keys', async (target) => {
-        await requireOwnLedger(target, m);
-        await lockSchemaWork(target);
+      await withSchemaSession(m, 'restoring foreign keys', async (target) => {
         let current = 'waiting until every stream is past the last snapshot';
         await heartbeating(
           () => ({ current }),
@@ -112,10 +124,10 @@ export function createSchemaActivities(deps: ActivityDeps) {
                 postponed ||= waits;
                 return waits;
               };
-              await runEntries(target, { ...run, postpone });
+              await runEntries([target], { ...run, postpone });
               if (postponed) await nextPoll();
             }
-            await runEntries(target, { ...run, instead: notValid });
+            await runEntries([target], { ...run, instead: notValid });
           },
         );
       });

@@ -105,6 +105,10 @@ export const LIMITS = {
 
   /** Entries of the schema in one transaction; a failing batch is run again entry by entry to name the one. */
   schemaBatchEntries: 200,
+  /** Sessions that create tables and add foreign keys at the same time, if the plan has as many copy lanes. */
+  schemaSessions: 4,
+  /** … when so many come one after the other that do not wait for each other. */
+  schemaEntriesBeside: 40,
 
   /** Consecutive samples that must be within the lag limit before the gate opens, and how long one may take. */
   gateSamples: 3,

@@ -16,6 +16,8 @@ export interface ArchiveEntry extends ListedEntry {
   /** Null where it is in no schema. */
   schema: string | null;
   name: string;
+  /** Dump ids of the entries that it needs. */
+  dependsOn: readonly number[];
   sql: string;
   /** Where it wants to be stored, and how; null: the default. */
   tablespace: string | null;
@@ -25,14 +27,15 @@ export interface ArchiveEntry extends ListedEntry {
 /** What `pg_restore --verbose --file=-` writes above the SQL of each entry. */
 const HEADER = /^-- TOC entry (\d+) \(class (\d+) OID (\d+)\)$/;
 
-async function* linesOf(text: AsyncIterable<string>): AsyncGenerator<string> {
+/** As they come, some at a time: one at a time a line took longer than PostgreSQL needs to write it. */
+async function* linesOf(text: AsyncIterable<string>): AsyncGenerator<string[]> {
   let rest = '';
   for await (const piece of text) {
     const lines = (rest + piece).split('\n');
     rest = lines.pop() ?? '';
-    yield* lines;
+    yield lines;
   }
-  if (rest !== '') yield rest;
+  if (rest !== '') yield [rest];
 }
 
 /**
@@ -42,7 +45,8 @@ async function* linesOf(text: AsyncIterable<string>): AsyncGenerator<string> {
 export async function isUnambiguous(text: AsyncIterable<string>, entries: readonly ListedEntry[]): Promise<boolean> {
   const due = new Set(entries.map(({ dumpId }) => dumpId));
   let seen = 0;
-  for await (const line of linesOf(text)) if (due.has(Number(HEADER.exec(line)?.[1]))) seen++;
+  for await (const lines of linesOf(text))
+    for (const line of lines) if (due.has(Number(HEADER.exec(line)?.[1]))) seen++;
   return seen === entries.length || entries.length === 1;
 }
 
@@ -54,16 +58,18 @@ export async function* splitScript(
   const state: State = { tablespace: null, accessMethod: null, key: null };
   let lines: string[] = [];
   let next = 0;
-  for await (const line of linesOf(text)) {
-    const due = entries[next];
-    if (due === undefined || line !== `-- TOC entry ${due.dumpId} (class ${due.classOid} OID ${due.oid})`) {
-      lines.push(line);
-      continue;
+  for await (const some of linesOf(text)) {
+    for (const line of some) {
+      const due = entries[next];
+      if (due === undefined || line !== `-- TOC entry ${due.dumpId} (class ${due.classOid} OID ${due.oid})`) {
+        lines.push(line);
+        continue;
+      }
+      lines.pop(); // the `--` that opens the header
+      yield* finishEntry(entries[next - 1], lines, state);
+      lines = [];
+      next++;
     }
-    lines.pop(); // the `--` that opens the header
-    yield* finishEntry(entries[next - 1], lines, state);
-    lines = [];
-    next++;
   }
   yield* finishEntry(entries[next - 1], lines, state);
   const missing = entries[next];
@@ -118,11 +124,15 @@ function readEntry(entry: ListedEntry, lines: readonly string[], state: State): 
   const bodyStart = lines.indexOf('--', title) + 1;
   const { kind, schema, name } = readTitle(lines[title] ?? '', entry);
   const stored = STORED.includes(kind);
+  const dependencies = lines
+    .slice(0, Math.max(0, title))
+    .map((line) => /^-- Dependencies:((?: \d+)+)$/.exec(line)?.[1]);
   return {
     ...entry,
     kind,
     schema,
     name,
+    dependsOn: dependencies.flatMap((ids) => ids?.trim().split(' ').map(Number) ?? []),
     sql: `${lines.slice(bodyStart).join('\n').trim()}\n`,
     tablespace: stored ? state.tablespace : null,
     accessMethod: stored ? state.accessMethod : null,

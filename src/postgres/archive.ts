@@ -54,9 +54,11 @@ const CONNECTION =
 /** What the archive holds, in the order in which pg_restore would run it. */
 export async function listArchive(program: Program, file: string, signal: AbortSignal): Promise<ListedEntry[]> {
   // An entry without a section of its own, such as a comment, is listed with the section it lies in.
-  const preData = await list(program, ['--list', '--create', '--section=pre-data', file], signal);
+  const [preData, whole] = await Promise.all([
+    list(program, ['--list', '--create', '--section=pre-data', file], signal),
+    list(program, ['--list', '--create', file], signal),
+  ]);
   const ids = new Set(preData.map(({ dumpId }) => dumpId));
-  const whole = await list(program, ['--list', '--create', file], signal);
   const entries = whole.map((entry): ListedEntry => ({ ...entry, preData: ids.has(entry.dumpId) }));
   return [1, 2, 3].flatMap((pass) => entries.filter((entry) => restorePass(entry) === pass));
 }

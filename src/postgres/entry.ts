@@ -4,6 +4,7 @@ import { LIMITS } from '../domain/limits.ts';
 import type { Session } from './connection.ts';
 import { applyLeniently } from './lenient.ts';
 import { recordWarning } from './ledger.ts';
+import { planBatches } from './entry-batch.ts';
 import { sqlstateOf, toMigrationError } from './sqlstate.ts';
 import type { Stage, StagedEntry } from './stage.ts';
 
@@ -33,10 +34,10 @@ export async function countEntries(target: Session): Promise<number> {
 export async function insertEntries(target: Session, entries: readonly StagedEntry[], first: number): Promise<void> {
   const column = <K extends keyof StagedEntry>(name: K) => entries.map((entry) => entry[name]);
   await target.query(
-    `INSERT INTO ${ENTRY} (position, dump_id, stage, kind, label, class_oid, oid, relation, sql)
-     SELECT $1 + n - 1, dump_id, stage, kind, label, class_oid, oid, relation, sql
-       FROM unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[])
-            WITH ORDINALITY AS e (dump_id, stage, kind, label, class_oid, oid, relation, sql, n)`,
+    `INSERT INTO ${ENTRY} (position, dump_id, stage, kind, label, class_oid, oid, relation, touches, sql)
+     SELECT $1 + n - 1, dump_id, stage, kind, label, class_oid, oid, relation, touches::int[], sql
+       FROM unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[], $10::text[])
+            WITH ORDINALITY AS e (dump_id, stage, kind, label, class_oid, oid, relation, touches, sql, n)`,
     [
       first,
       column('dumpId'),
@@ -46,6 +47,8 @@ export async function insertEntries(target: Session, entries: readonly StagedEnt
       column('classOid'),
       column('oid'),
       column('relation'),
+      // unnest would take arrays in an array apart.
+      column('touches').map((ids) => ids && `{${ids.join()}}`),
       column('sql'),
     ],
   );
@@ -55,6 +58,7 @@ export interface EntryRow {
   position: number;
   kind: string;
   label: string;
+  touches: readonly number[] | null;
   sql: string;
 }
 
@@ -67,7 +71,7 @@ export const nextEntries = (
   wanted: WantedEntries = 'all',
 ): Promise<EntryRow[]> =>
   target.query<EntryRow>(
-    `SELECT position, kind, label, sql FROM ${ENTRY}
+    `SELECT position, kind, label, touches, sql FROM ${ENTRY}
       WHERE stage = ANY ($1) AND state = 'todo' AND position > $2
         AND ($4 = 'all' OR (kind = 'FK CONSTRAINT') = ($4 = 'foreign keys')) ORDER BY position LIMIT $3`,
     [stages, after, limit, wanted],
@@ -100,31 +104,36 @@ export interface EntryRun {
 
 /**
  * Runs what is not done yet. A batch is one message and one transaction with its marks, so a crash leaves all of it
- * or nothing; a batch that fails is run again entry by entry, which names the one.
+ * or nothing; a batch that fails is run again entry by entry, which names the one. The first session is the one that
+ * everything runs on; what may run beside it is spread over all.
  */
-export async function runEntries(target: Session, run: EntryRun): Promise<void> {
+export async function runEntries(sessions: readonly [Session, ...Session[]], run: EntryRun): Promise<void> {
+  const [target] = sessions;
   let after = -1;
   for (;;) {
     const entries = await nextEntries(target, run.stages, after, LIMITS.schemaBatchEntries, run.wanted);
     const last = entries.at(-1);
     if (last === undefined) return;
-    for (const batch of await splitBatch(entries, run)) {
-      run.onProgress?.(batch[0]?.label ?? '');
-      if (!(await runBatch(target, batch))) for (const entry of batch) await runEntry(target, entry, run);
-      if (run.onDone !== undefined) for (const { label } of batch) run.onDone(label);
+    const alone = (await run.alone?.(entries)) ?? new Set<number>();
+    for (const batches of planBatches(entries, alone, sessions.length)) {
+      run.onProgress?.(batches[0]?.[0]?.label ?? '');
+      const succeeded = await allSettled(batches, (batch, index) => runBatch(sessions[index] ?? target, batch));
+      for (const [index, batch] of batches.entries()) {
+        if (succeeded[index] !== true) for (const entry of batch) await runEntry(target, entry, run);
+        if (run.onDone !== undefined) for (const { label } of batch) run.onDone(label);
+      }
     }
     after = last.position;
   }
 }
 
-async function splitBatch(entries: readonly EntryRow[], run: EntryRun): Promise<EntryRow[][]> {
-  const batches: EntryRow[][] = [[]];
-  const alone = await run.alone?.(entries);
-  for (const entry of entries) {
-    if (alone?.has(entry.position) === true) batches.push([entry], []);
-    else batches.at(-1)?.push(entry);
-  }
-  return batches.filter((batch) => batch.length > 0);
+/** Does not leave any behind that is still at work when it fails. */
+async function allSettled<T, R>(items: readonly T[], work: (item: T, index: number) => Promise<R>): Promise<R[]> {
+  const settled = await Promise.allSettled(items.map(work));
+  return settled.map((result) => {
+    if (result.status === 'rejected') throw result.reason;
+    return result.value;
+  });
 }
 
 /** False: it failed, nothing of it is there, and trying each by itself will tell more. */
@@ -135,11 +144,11 @@ async function runBatch(target: Session, batch: readonly EntryRow[]): Promise<bo
     await target.query(`BEGIN;\n${batch.map(({ sql }) => sql).join('\n')}\n${mark}\nCOMMIT;`);
     return true;
   } catch (error) {
-    const failure = toMigrationError(error, {
-      server: 'target',
-      doing: `restoring ${batch[0]?.label ?? ''} and what follows`,
-    });
-    if (failure.retryable || target.closed) throw failure;
+    if (target.closed)
+      throw toMigrationError(error, {
+        server: 'target',
+        doing: `restoring ${batch[0]?.label ?? ''} and what follows`,
+      });
     await target.query('ROLLBACK');
     return false;
   }

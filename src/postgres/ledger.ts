@@ -54,7 +54,8 @@ CREATE TABLE ${LEDGER_SCHEMA}.entry (
   relation bigint,                     -- source oid of the table that an index or key belongs to
   sql text NOT NULL,
   state text NOT NULL DEFAULT 'todo' CHECK (state IN ('todo', 'done', 'skipped')),
-  message text                         -- why it was skipped
+  message text,                        -- why it was skipped
+  touches int[]                        -- dump ids of the tables that it locks; null: it runs alone
 );
 CREATE INDEX ON ${LEDGER_SCHEMA}.entry (relation) WHERE state = 'todo';
 

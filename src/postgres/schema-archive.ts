@@ -79,6 +79,7 @@ async function writeEntries(request: ArchiveRequest, archive: AsyncIterable<Arch
   const { m, source, target } = request;
   const tablespaces = await readTablespaces(target);
   const dumped = new Set<number>();
+  const tables = new Set<number>();
   let position = 0;
   const write = async (entries: readonly StagedEntry[]) => {
     await insertEntries(target, entries, position).catch((error: unknown) => {
@@ -87,29 +88,41 @@ async function writeEntries(request: ArchiveRequest, archive: AsyncIterable<Arch
     position += entries.length;
   };
   let chunk: ArchiveEntry[] = [];
+  // The source is asked about a chunk while the target takes the one before it.
+  let writing = Promise.resolve();
   const flush = async () => {
-    const facts = await readFacts(source, chunk, m.plan, tablespaces);
-    await warnOfTablespaces(target, chunk, tablespaces);
-    await write(chunk.flatMap((entry) => stageEntry(entry, facts)));
+    const entries = chunk;
     chunk = [];
+    const facts = { ...(await readFacts(source, entries, m.plan, tablespaces)), tables };
+    await writing;
+    await warnOfTablespaces(target, entries, tablespaces);
+    const staged = entries.flatMap((entry) => {
+      const parts = stageEntry(entry, facts);
+      if (parts.some(({ touches }) => touches !== null)) tables.add(entry.dumpId);
+      return parts;
+    });
+    writing = write(staged);
+    writing.catch(() => undefined); // awaited above, or below
   };
   for await (const entry of archive) {
     dumped.add(entry.oid);
     if (chunk.push(entry) >= CHUNK) await flush();
   }
   await flush();
+  await writing;
   await requireAllDumped(source, dumped);
   await write([...(await schemaPublic(source, target)), ...(await readTriggerStates(source))]);
   await warnOfWhatStays(source, target);
   return position;
 }
 
+/** But for the `tables` so far. */
 async function readFacts(
   source: Session,
   entries: readonly ArchiveEntry[],
   plan: Plan,
   tablespaces: ReadonlySet<string>,
-): Promise<StagingFacts> {
+): Promise<Omit<StagingFacts, 'tables'>> {
   const oids = (...kinds: string[]) => entries.filter(({ kind }) => kinds.includes(kind)).map(({ oid }) => oid);
   return {
     indexes: await readIndexFacts(source, oids('INDEX', 'CONSTRAINT')),
@@ -141,6 +154,7 @@ async function schemaPublic(source: Session, target: Session): Promise<StagedEnt
       classOid: 0,
       oid: 0,
       relation: null,
+      touches: null,
       sql: 'DROP SCHEMA IF EXISTS public;\n',
     },
   ];

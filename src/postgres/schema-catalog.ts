@@ -154,6 +154,7 @@ const triggerState = (oid: string, label: string, sql: string): StagedEntry => (
   classOid: PG_TRIGGER,
   oid: Number(oid),
   relation: null,
+  touches: null,
   sql,
 });
 

@@ -18,6 +18,8 @@ export interface StagedEntry {
   oid: number;
   /** Oid of the table on the source, for the stages `index` and `key`. */
   relation: number | null;
+  /** What it locks, by dump ids: entries without one in common may run beside each other. Null: it runs alone. */
+  touches: readonly number[] | null;
   sql: string;
 }
 
@@ -42,6 +44,8 @@ export interface StagingFacts {
   privileges: boolean;
   /** Those of the target. */
   tablespaces: ReadonlySet<string>;
+  /** Of entries that came before and only touch tables. */
+  tables: ReadonlySet<number>;
 }
 
 const PG_CLASS = 1259;
@@ -77,6 +81,7 @@ export function stageEntry(entry: ArchiveEntry, facts: StagingFacts): StagedEntr
     classOid: entry.classOid,
     oid: entry.oid,
     relation: null,
+    touches: null,
   };
   const index = indexOf(entry, facts);
   if (index !== null) {
@@ -88,7 +93,17 @@ export function stageEntry(entry: ArchiveEntry, facts: StagingFacts): StagedEntr
       sql: stored({ ...entry, sql }, facts),
     }));
   }
-  return [{ ...staged, stage: otherStage(entry), sql: stored({ ...entry, sql: unlessThere(entry) }, facts) }];
+  const [touches, sql] = [touchedBy(entry, facts), stored({ ...entry, sql: unlessThere(entry) }, facts)];
+  return [{ ...staged, stage: otherStage(entry), touches, sql }];
+}
+
+/** These lock nothing but tables and their sequences, which pg_dump names among what they depend on. */
+const OF_THEIR_OWN: readonly string[] = ['TABLE', 'SEQUENCE'];
+const OF_TABLES: readonly string[] = ['SEQUENCE OWNED BY', 'DEFAULT', 'COMMENT', 'FK CONSTRAINT'];
+
+function touchedBy({ kind, dumpId, dependsOn }: ArchiveEntry, { tables }: StagingFacts): number[] | null {
+  const touched = dependsOn.filter((id) => tables.has(id));
+  return OF_THEIR_OWN.includes(kind) || (OF_TABLES.includes(kind) && touched.length > 0) ? [dumpId, ...touched] : null;
 }
 
 /** The target was found empty, but for extensions: where a provider has put one in, the schema that it makes is there. */

@@ -60,6 +60,14 @@ describe('the script of an archive', () => {
     expect((await split(script, entries)).map(({ tablespace }) => tablespace)).toEqual([null, 'fast disk', null]);
   });
 
+  test('says of each entry what it depends on', async () => {
+    expect((await split(script, entries)).map(({ dependsOn }) => dependsOn)).toEqual([[3], [3], [3]]);
+    const [t] = await split(header(6, 't; Type: TABLE; Schema: s').replace('3\n', '12 7\n'), [
+      listed(6, 'TABLE s t o'),
+    ]);
+    expect(t?.dependsOn).toEqual([12, 7]);
+  });
+
   test('tells a table in a schema called DATA from the data of a table', async () => {
     const [, t] = await split(script, entries);
     expect(t).toMatchObject({ kind: 'TABLE', schema: 'DATA', name: 't' });
@@ -84,6 +92,7 @@ describe('the stage of an entry', () => {
     kind: 'TABLE',
     schema: 'public',
     name: 't',
+    dependsOn: [],
     sql: 'CREATE TABLE public.t ();\n',
     tablespace: null,
     accessMethod: null,
@@ -94,6 +103,7 @@ describe('the stage of an entry', () => {
     excludedExtensions: ['hstore'],
     privileges: true,
     tablespaces: new Set(['fast']),
+    tables: new Set([3, 5]),
   };
   const key: IndexFact = {
     relation: 42,
@@ -112,6 +122,19 @@ describe('the stage of an entry', () => {
   const constraint = { ...base, classOid: 2606, kind: 'CONSTRAINT', name: 't k', preData: false, sql: keySql };
   const stages = (entry: ArchiveEntry, more: Partial<StagingFacts> = {}) =>
     stageEntry(entry, { ...facts, ...more }).map(({ stage, sql }) => [stage, sql]);
+
+  test.each([
+    ['TABLE', [1, 3], [9, 3]],
+    ['TABLE', [], [9]],
+    ['FK CONSTRAINT', [3, 8, 5], [9, 3, 5]],
+    ['COMMENT', [5], [9, 5]],
+    ['COMMENT', [1], null],
+    ['DEFAULT', [], null],
+    ['VIEW', [3], null],
+  ])('%s that depends on %j touches %j', (kind, dependsOn, touches) => {
+    const entry = { ...base, kind, dependsOn, classOid: 0, description: kind };
+    expect(stageEntry(entry, facts)).toMatchObject([{ touches }]);
+  });
 
   test('of a key is an index built beside others, then a constraint that takes it', () => {
     expect(stages(constraint, { indexes: new Map([[base.oid, key]]) })).toEqual([
