@@ -11,6 +11,7 @@ import type { SessionFlags } from './command-session.ts';
 import { withTemporal } from './command-session.ts';
 import { follow } from './follow.ts';
 import type { Outcome } from './outcome.ts';
+import type { FoundMigration } from './migrations.ts';
 import { selectMigration } from './migrations.ts';
 import { releaseOrphanedSteps } from './orphans.ts';
 import { readServers } from './pg-servers.ts';
@@ -47,24 +48,50 @@ export function carryOut(
   wanted: Outcome['status'] = 'done',
 ): Promise<void> {
   return withTemporal(flags, secrets, async (session, log) => {
-    const migration = await selectMigration(session.client, id);
-    if (migration.closedAt !== null) throw new Error(`${migration.id} has ended; \`pgtransit report\` shows how.`);
-    const isServed = await isPolled(session, migration.taskQueue, 'steps');
+    const migration = await selectOpen(session, id);
     const watch = async (signal: AbortSignal) => {
       process.stderr.write(`${await order(session, migration.id)}\n`);
       const handle = session.client.workflow.getHandle(migration.id);
       return follow(session.client, handle, { output: progressOutput(process.stderr), signal, settled });
     };
-    if (isServed) return finish(migration.id, flags, await whileNotInterrupted(watch), wanted);
-    if (migration.taskQueue === migration.id && knowsServers(flags))
-      return finish(migration.id, flags, await serve(session, migration.id, flags, secrets, log, watch), wanted);
+    const followed = await whileServed({ session, migration, flags, secrets, log }, watch);
+    if (followed !== 'unserved') return finish(migration.id, flags, followed, wanted);
     const said = await withQueries(session, migration.taskQueue, () => order(session, migration.id));
-    process.stdout.write(`${said}\nNobody carries this migration out now, so nothing happens yet. ${HOW}\n`);
+    process.stdout.write(`${said}\n${UNSERVED}, so nothing happens yet. ${HOW}\n`);
     return 0;
   });
 }
 
-const HOW =
+/** @throws Error that says which there are, or that it has ended */
+export async function selectOpen(session: TemporalSession, id: string | undefined): Promise<FoundMigration> {
+  const migration = await selectMigration(session.client, id);
+  if (migration.closedAt !== null) throw new Error(`${migration.id} has ended; \`pgtransit report\` shows how.`);
+  return migration;
+}
+
+interface Served {
+  session: TemporalSession;
+  migration: FoundMigration;
+  flags: OrderFlags;
+  secrets: Secrets;
+  log: Logger;
+}
+
+/** Does `work` while somebody carries out the migration's steps: others, or this process where it is told the servers. */
+export async function whileServed<T>(
+  { session, migration, flags, secrets, log }: Served,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T | 'interrupted' | 'unserved'> {
+  const { id, taskQueue } = migration;
+  if (await isPolled(session, taskQueue, 'steps')) return whileNotInterrupted(work);
+  if (taskQueue !== id || !knowsServers(flags)) return 'unserved';
+  const service = { session, taskQueue: id, servers: readServers(flags, process.env), log, secrets };
+  await releaseOrphanedSteps(session.client, id);
+  return servedHere(service, work);
+}
+
+export const UNSERVED = 'Nobody carries this migration out now';
+export const HOW =
   'Run the `pgtransit pg` command that started it once more, or this command with -s and -t (or SOURCE_SERVICE_URI and ' +
   'TARGET_SERVICE_URI); one that was started for other workers needs one of those.';
 
@@ -72,23 +99,10 @@ const knowsServers = (flags: OrderFlags): boolean =>
   Boolean(flags.source ?? process.env['SOURCE_SERVICE_URI']) &&
   Boolean(flags.target ?? process.env['TARGET_SERVICE_URI']);
 
-async function serve<T>(
-  session: TemporalSession,
-  id: string,
-  flags: OrderFlags,
-  secrets: Secrets,
-  log: Logger,
-  watch: (signal: AbortSignal) => Promise<T>,
-): Promise<T | 'interrupted'> {
-  const service = { session, taskQueue: id, servers: readServers(flags, process.env), log, secrets };
-  await releaseOrphanedSteps(session.client, id);
-  return servedHere(service, watch);
-}
-
 function finish(
   id: string,
   { json = false }: OrderFlags,
-  followed: Awaited<ReturnType<typeof follow>>,
+  followed: Awaited<ReturnType<typeof follow>> | 'interrupted',
   wanted: Outcome['status'],
 ): number {
   if (followed === 'interrupted') return INTERRUPTED;

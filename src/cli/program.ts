@@ -7,6 +7,7 @@ import { cancelCommand } from './cancel.ts';
 import { cleanupCommand } from './cleanup.ts';
 import { completionCommand } from './completion.ts';
 import { completeCommand, rollbackCommand } from './decide.ts';
+import { rehearseCommand } from './rehearse.ts';
 import { doctorCommand } from './doctor.ts';
 import { listCommand } from './list.ts';
 import { pgCommand } from './pg.ts';
@@ -50,6 +51,7 @@ export function buildProgram(secrets: Secrets): Command {
   const migrations = [
     statusCommand,
     watchCommand,
+    rehearseCommand,
     stopCommand,
     fencedCommand,
     switchedCommand,

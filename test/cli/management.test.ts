@@ -59,7 +59,7 @@ async function prepare(database: string): Promise<string[]> {
 }
 
 describe('commands about a migration that this machine carries out', { timeout: 120_000 }, () => {
-  test('status, list, stop and report', async () => {
+  test('status, list, rehearse, stop and report', async () => {
     const command = await prepare('managed');
     expect((await run(['status'])).stdout).toBe('No migration is open.\n');
     expect(await run(command, uris())).toMatchObject({ code: 0 });
@@ -67,6 +67,18 @@ describe('commands about a migration that this machine carries out', { timeout: 
     expect(JSON.parse(status.stdout)).toMatchObject([{ phase: 'streaming', databases: [{ database: 'managed' }] }]);
     expect((await run(['status'])).stdout).toContain('No worker carries out its steps now');
     expect((await run(['list'])).stdout).toMatch(/pgtransit-[0-9a-f]{12} +running/);
+
+    expect(await run(['rehearse'])).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('Nobody carries this migration out now. Run ') as string,
+    });
+    const rehearsed = await run(['rehearse'], uris());
+    expect(rehearsed, rehearsed.stderr).toMatchObject({ code: 0 });
+    expect(rehearsed.stdout).toMatch(
+      /^managed: writers would be kept out for about \d+\.\d s\nSTEP +TIME\nwaitForGate +\d+ ms\n/,
+    );
+    expect(rehearsed.stdout).toMatch(/^walAfterMark +\d+ ms +estimated$/m);
+    expect((await run(['rehearse', '--databases', 'nosuch'], uris())).stderr).toContain('has no database "nosuch"');
 
     const kept = await run(['stop', '--reason', 'a test']);
     expect(kept).toMatchObject({
