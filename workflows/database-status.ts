@@ -115,6 +115,9 @@ export class DatabaseStatus {
     this.#phase = phase;
     this.#message = message;
     if (phase !== 'streaming') this.#readiness = null;
+    // What was measured of a stream says nothing once it has ended, and nothing of the one back that may follow.
+    if (phase === 'finishing' && this.#measured !== null)
+      this.#measured = { ...this.#measured, lagBytes: null, retainedBytes: null };
     this.#tell(true);
   }
 

@@ -12,7 +12,8 @@ const NEXT: Record<Phase, string> = {
   indexing: 'Nothing: the last indexes are being built.',
   subscribing: 'Nothing: constraints are being added and the replication begins.',
   'catching-up': 'Nothing: the target catches up with what was written during the copy.',
-  streaming: 'When you are ready to cut over: stop the writes to the source, then send the signal `stopReplication`.',
+  streaming:
+    'When you are ready to cut over: send the signal `stopReplication`. Without a fence, stop the writes to the source first.',
   stopping: 'Nothing: the target gets the last changes and the sequences.',
   finishing: 'Nothing: the last settings are being restored.',
   reversing:
@@ -35,6 +36,9 @@ const RESOLVE = 'Mend what is named above. A parked step goes on with the update
 
 const lag = (bytes: number | null): string => (bytes === null ? '–' : formatBytes(bytes));
 
+/** Then the source follows the target. */
+const BACK: readonly Phase[] = ['reversing', 'rolling-back'];
+
 export function databaseDetails(progress: DatabaseProgress, measured: Measurement | null): string {
   const rows = [
     ['Phase', progress.phase],
@@ -43,7 +47,7 @@ export function databaseDetails(progress: DatabaseProgress, measured: Measuremen
     ['Copied', `${formatBytes(progress.bytes.copied)} of ${formatBytes(progress.bytes.total)}`],
     ['Indexes', measured?.indexes === undefined ? '–' : `${measured.indexes.built} of ${measured.indexes.total}`],
     ['Lag', lag(progress.lagBytes)],
-    ['WAL kept on the source', lag(progress.retainedBytes)],
+    [`WAL kept on the ${BACK.includes(progress.phase) ? 'target' : 'source'}`, lag(progress.retainedBytes)],
     ['Now', progress.message],
   ] as const;
   const table = ['| | |', '|---|---|', ...rows.map(([name, value]) => row([name, cell(value)]))].join('\n');

@@ -41,11 +41,10 @@ export const answerOf = {
   progress(id: string, { databases }: ClusterProgress): Delivery {
     const parked = databases.filter(({ answers }) => answers.length > 0);
     const status = parked.length > 0 ? 'parked' : 'running';
+    const follows = databases.some(({ phase }) => phase === 'streaming') ? streams(id) : followsBack(id);
     const next =
       status === 'running'
-        ? `Every change on the source arrives on the target, also while nothing of pgtransit runs.
-  pgtransit status ${id}    how far behind it is
-  pgtransit stop ${id}      end the replication when you cut over (or the same command with --stop-replication)`
+        ? follows
         : `What is named above waits for you. Mend it, then run the same command again; or answer it, with the same -s and -t:
   pgtransit resolve retry ${id}   (or ${parked[0]?.answers.includes('skip') === true ? 'skip, abort' : 'abort'})`;
     const answer = { ...nothing, id, status, message: next, exitCode: parked.length > 0 ? 1 : 0, databases } as const;
@@ -76,6 +75,18 @@ export const answerOf = {
     };
   },
 };
+
+const streams = (
+  id: string,
+): string => `Every change on the source arrives on the target, also while nothing of pgtransit runs.
+  pgtransit status ${id}    how far behind it is
+  pgtransit stop ${id}      end the replication when you cut over (or the same command with --stop-replication)`;
+
+const followsBack = (
+  id: string,
+): string => `The target serves: lead the clients there. Every change on it arrives on the source.
+  pgtransit rollback ${id}  go back to the source, with all that was written to the target
+  pgtransit complete ${id}  stay on the target, and let the source go: the point of no return`;
 
 /** Broken between words where the terminal would break it anywhere. */
 const shown = (text: string): string =>

@@ -1,8 +1,13 @@
 import process from 'node:process';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { WorkflowHandle } from '@temporalio/client';
 import type { Command } from 'commander';
 import type { Logger } from 'pino';
-import type { ClusterProgress } from '../domain/progress.ts';
+import { MESSAGE } from '../contract.ts';
+import { LIMITS } from '../domain/limits.ts';
+import type { Phase } from '../domain/phase.ts';
 import { hasEnded } from '../domain/phase.ts';
+import type { ClusterProgress, DatabaseProgress } from '../domain/progress.ts';
 import type { Secrets } from '../temporal/secrets.ts';
 import type { TemporalSession } from '../temporal/session.ts';
 import { isPolled, withQueries } from '../temporal/session.ts';
@@ -60,6 +65,28 @@ export function carryOut(
     process.stdout.write(`${said}\n${UNSERVED}, so nothing happens yet. ${HOW}\n`);
     return 0;
   });
+}
+
+/**
+ * Gives an order to databases in `phase`. They hear of it by signals: until then they seem to be where they are for good,
+ * so this waits until each that is `concerned` has left the phase, or asks for something.
+ */
+export async function untilHeard(
+  handle: WorkflowHandle,
+  phase: Phase,
+  concerned: (database: DatabaseProgress) => boolean,
+  order: () => Promise<unknown>,
+): Promise<void> {
+  const inPhase = async () => {
+    const { databases } = await handle.query<ClusterProgress>(MESSAGE.progress);
+    return databases.filter((database) => database.phase === phase);
+  };
+  const asks = ({ answers }: DatabaseProgress) => answers.length > 0;
+  const before = new Map((await inPhase()).filter(concerned).map((one) => [one.database, asks(one)]));
+  const waits = (now: DatabaseProgress) =>
+    before.has(now.database) && (!asks(now) || before.get(now.database) === true);
+  await order();
+  while ((await inPhase()).some(waits)) await delay(LIMITS.followMs);
 }
 
 /** @throws Error that says which there are, or that it has ended */

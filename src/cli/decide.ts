@@ -1,9 +1,11 @@
 import type { Command } from 'commander';
 import type { CompleteRequest, RollbackRequest } from '../contract.ts';
 import { MESSAGE } from '../contract.ts';
+import type { DatabaseProgress } from '../domain/progress.ts';
 import type { Secrets } from '../temporal/secrets.ts';
+import type { TemporalSession } from '../temporal/session.ts';
 import type { OrderFlags } from './carry-out.ts';
-import { carryOut, orderOptions } from './carry-out.ts';
+import { carryOut, orderOptions, untilHeard } from './carry-out.ts';
 import { sessionCommand } from './command-session.ts';
 import { wholeNumber } from './whole-number.ts';
 
@@ -35,14 +37,12 @@ export const rollbackCommand = (secrets: Secrets): Command =>
     )
     .addHelpText('after', ROLLBACK_HELP)
     .action((id: string | undefined, flags: DecisionFlags) =>
-      carryOut(id, flags, secrets, async ({ client }, migration) => {
+      carryOut(id, flags, secrets, (session, migration) => {
         const request: RollbackRequest = {
           ...requestOf(flags),
           ...(flags.deadline !== undefined && { deadlineSeconds: flags.deadline }),
         };
-        return client.workflow.getHandle(migration).executeUpdate<string, [RollbackRequest]>(MESSAGE.rollback, {
-          args: [request],
-        });
+        return decide(session, migration, MESSAGE.rollback, request);
       }),
     );
 
@@ -50,12 +50,26 @@ export const completeCommand = (secrets: Secrets): Command =>
   decision(sessionCommand('complete', 'while the source follows the target: stay on the target'))
     .addHelpText('after', COMPLETE_HELP)
     .action((id: string | undefined, flags: DecisionFlags) =>
-      carryOut(id, flags, secrets, async ({ client }, migration) =>
-        client.workflow.getHandle(migration).executeUpdate<string, [CompleteRequest]>(MESSAGE.complete, {
-          args: [requestOf(flags)],
-        }),
+      carryOut(id, flags, secrets, (session, migration) =>
+        decide(session, migration, MESSAGE.complete, requestOf(flags)),
       ),
     );
+
+/** Answers what the migration says to it. */
+async function decide(
+  { client }: TemporalSession,
+  id: string,
+  update: string,
+  request: RollbackRequest | CompleteRequest,
+): Promise<string> {
+  const handle = client.workflow.getHandle(id);
+  const isConcerned = ({ database }: DatabaseProgress) => [undefined, database].includes(request.database);
+  let said = '';
+  await untilHeard(handle, 'reversing', isConcerned, async () => {
+    said = await handle.executeUpdate<string, [typeof request]>(update, { args: [request] });
+  });
+  return said;
+}
 
 const decision = (command: Command): Command =>
   orderOptions(command).option('--database <name>', 'only this one').option('--reason <text>', 'for the history');

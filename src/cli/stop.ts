@@ -1,14 +1,13 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
-import { setTimeout as delay } from 'node:timers/promises';
 import type { StopRequest } from '../contract.ts';
 import { MESSAGE } from '../contract.ts';
 import type { Fence } from '../domain/plan.ts';
 import { FENCES } from '../domain/plan.ts';
-import { LIMITS } from '../domain/limits.ts';
+import type { ClusterProgress, DatabaseProgress } from '../domain/progress.ts';
 import type { Secrets } from '../temporal/secrets.ts';
 import type { OrderFlags } from './carry-out.ts';
-import { carryOut, orderOptions } from './carry-out.ts';
+import { carryOut, orderOptions, untilHeard } from './carry-out.ts';
 import { sessionCommand } from './command-session.ts';
 import { collect, splitNames } from './name-list.ts';
 import { wholeNumber } from './whole-number.ts';
@@ -53,9 +52,16 @@ export const stopCommand = (secrets: Secrets): Command =>
           ...(notBefore && { notBefore }),
           ...(together && { together }),
         };
-        await client.workflow.getHandle(migration).executeUpdate(MESSAGE.stopReplication, { args: [request] });
-        // The children are told by signals; until they are, they still seem to stream for good.
-        await delay(LIMITS.followMs);
+        const handle = client.workflow.getHandle(migration);
+        const isNamed = ({ database }: DatabaseProgress) => databases?.includes(database) ?? true;
+        const streams = ({ phase, answers }: DatabaseProgress) => phase === 'streaming' && answers.length === 0;
+        const { databases: all } = await handle.query<ClusterProgress>(MESSAGE.progress);
+        // Else it waits: for the time, for an answer, or for the others.
+        const isAtOnce = notBefore === undefined && (together !== true || all.filter(isNamed).every(streams));
+        const isConcerned = (database: DatabaseProgress) => isAtOnce && isNamed(database) && streams(database);
+        await untilHeard(handle, 'streaming', isConcerned, () =>
+          handle.executeUpdate(MESSAGE.stopReplication, { args: [request] }),
+        );
         return `${migration} is told to stop.`;
       }),
     );

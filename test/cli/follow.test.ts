@@ -63,7 +63,7 @@ describe('following a migration', { timeout: 240_000 }, () => {
     await watch.shows(/^\\u001b\[2J数据库 "O'x {2}copying +\[[#.]+\].* of .*\n +.*public\.held/m);
     await hold.release();
     await migration.phase('streaming');
-    await watch.shows(/"O'x {2}streaming .* behind\nTo cut over: .*\n {2}pgtransit stop live-/);
+    await watch.shows(/"O'x {2}streaming .* behind\nTo cut over .*\n {2}pgtransit stop live-/);
     await migration.signalStop();
     await watch.ended;
     const [before, after] = watch.shown().join('\n').split('code 0\n');

@@ -1,15 +1,18 @@
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Client, Connection } from '@temporalio/client';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from 'vitest';
 import { own } from '../../lab/processes.ts';
 import type { PostgresServer } from '../../lab/postgres-server.ts';
 import { startPostgres } from '../../lab/postgres-server.ts';
+import type { ClusterProgress } from '../../src/domain/progress.ts';
 import type { LocalServer } from '../../src/temporal/local-server.ts';
 import { joinLocalServer } from '../../src/temporal/local-server.ts';
 import { stateDirectory } from '../../src/temporal/state-dir.ts';
 import { HOLD_SCHEMA, holdAt, NOT_PICKY, pickyAbout } from '../support/hold.ts';
 import { expectEqual, leftovers } from '../support/live-migration.ts';
+import { eventually } from '../support/workflow-harness.ts';
 import type { RunningCommand } from './command.ts';
 import { pgtransit } from './command.ts';
 
@@ -204,5 +207,35 @@ describe('with a Temporal server of somebody', { timeout: 120_000 }, () => {
       stdout: expect.stringContaining(`${id}: done`) as string,
     });
     await expectEqual(source, target, ['detached']);
+  });
+
+  test('stop and rollback follow the migration until the order is carried out, and say what can be done then', async () => {
+    await prepare('there-and-back');
+    const taskQueue = `back-${process.pid}`;
+    const env = { TEMPORAL_ADDRESS: inject('temporalAddress'), PGTRANSIT_TASK_QUEUE: taskQueue };
+    const worker = pgtransit(['worker'], { HOME: home, ...env, ...uris() });
+    running.push(worker);
+    const connection = await Connection.connect({ address: inject('temporalAddress') });
+    const handle = await new Client({ connection }).workflow.start('migrateCluster', {
+      ...{ taskQueue, workflowId: taskQueue },
+      args: [{ databases: { include: ['there-and-back'] }, stop: { fence: 'read-only' }, reverse: {} }],
+    });
+    try {
+      await eventually(
+        () => handle.query<ClusterProgress>('progress'),
+        ({ phase }) => phase === 'streaming',
+        60_000,
+      );
+      const stopped = await run(['stop', taskQueue], env);
+      expect(stopped, stopped.stderr).toMatchObject({ code: 0 });
+      expect(stopped.stdout).toMatch(/^there-and-back: reversing.*The target serves: lead the clients there\./s);
+      const back = await run(['rollback', taskQueue], env);
+      expect(back, back.stderr).toMatchObject({ code: 0 });
+      expect(back.stdout).toMatch(/there-and-back +replication +rolled-back/);
+      expect(await source.psql('there-and-back', 'CREATE TABLE writable ()')).toBe('');
+    } finally {
+      await handle.cancel().catch(() => undefined);
+      await connection.close();
+    }
   });
 });

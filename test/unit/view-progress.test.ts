@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { answerOf } from '../../src/cli/answer.ts';
 import { formatSeconds } from '../../src/cli/view/amounts.ts';
 import type { LiveDatabase, PendingStep } from '../../src/cli/view/live.ts';
 import { copyLanes, liveOf, WHOLE, withLive } from '../../src/cli/view/live.ts';
@@ -63,8 +64,21 @@ gate      stopping     waits for prepared transaction "x"
 keys      subscribing  Adding foreign keys.
 flow      streaming    0 B behind
 ready     done
-To cut over: stop the writes to the source, then
+To cut over (without a fence: stop the writes to the source first):
   pgtransit stop pgtransit-0123456789ab`));
+
+  test('says after a cutover how to go back, and how to stay', () => {
+    const databases = [database('shop', { phase: 'reversing', lagBytes: 0 })];
+    expect(render(cluster(databases, { phase: 'reversing' })))
+      .toBe(`pgtransit-0123456789ab: reversing
+shop      reversing    0 B behind
+The target serves. To go back to the source, or to let it go:
+  pgtransit rollback pgtransit-0123456789ab
+  pgtransit complete pgtransit-0123456789ab`);
+    const { text } = answerOf.progress('pgtransit-0123456789ab', cluster(databases));
+    expect(text).toContain('The target serves: lead the clients there.');
+    expect(text).not.toContain('pgtransit stop');
+  });
 
   test('puts what needs a person first, whole, with the command that answers', () =>
     expect(

@@ -1,3 +1,4 @@
+import type { Phase } from '../../domain/phase.ts';
 import type { ClusterProgress, DatabaseProgress } from '../../domain/progress.ts';
 import { shellQuote } from '../../preflight/shell.ts';
 import { plain } from './text.ts';
@@ -17,8 +18,12 @@ export function answerCommand(
 
 /** What the person who looks can do for the migration as a whole. */
 export function nextStep({ id, databases }: ClusterProgress): string[] {
-  if (!databases.some(({ phase, attention }) => phase === 'streaming' && attention === null)) return [];
-  return ['To cut over: stop the writes to the source, then', `  pgtransit stop ${shellQuote(plain(id))}`];
+  const isQuiet = (wanted: Phase) => databases.some(({ phase, attention }) => phase === wanted && attention === null);
+  const run = (command: string) => `  pgtransit ${command} ${shellQuote(plain(id))}`;
+  if (isQuiet('streaming')) return ['To cut over (without a fence: stop the writes to the source first):', run('stop')];
+  if (isQuiet('reversing'))
+    return ['The target serves. To go back to the source, or to let it go:', run('rollback'), run('complete')];
+  return [];
 }
 
 /** A name that cannot be shown cannot be pasted either; then the answer is for all that wait. */
