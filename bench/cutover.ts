@@ -184,6 +184,10 @@ function print(results: readonly Result[]): void {
 }
 
 const sizes = process.argv.slice(2).map(Number);
+if (sizes.some((size) => !Number.isInteger(size) || size < 1)) {
+  console.error('npm run bench:cutover [-- TABLES …]: how many tables there are, 10 100 1000 without.');
+  process.exit(2);
+}
 // What this process started ends with it, however it ends (lab/processes.ts).
 main(sizes.length === 0 ? [10, 100, 1000] : sizes)
   .then(() => process.exit(0))
