@@ -133,7 +133,8 @@ const takeOver = (session: Session, m: Migration, database: string): Promise<voi
 
 /**
  * More sessions on the target for a step that has `session`, of the same name, so that whoever takes the step over ends
- * all of them; and a step that has been taken over opens none.
+ * all of them; and a step that has been taken over opens none. At most `count`: each is speed, and nothing else, so where
+ * the server or the role has no room for more it is those that there are.
  */
 export async function openBeside(
   deps: ActivityDeps,
@@ -145,13 +146,19 @@ export async function openBeside(
   const endpoint = deps.endpoint(m.plan.target, 'target');
   const opened: Session[] = [];
   try {
-    for (let n = 0; n < count; n += 1) opened.push(await connectAs(endpoint, m, m.database, 'control', options));
-    await session.query('SELECT');
-    return opened;
+    while (opened.length < count) opened.push(await connectAs(endpoint, m, m.database, 'control', options));
   } catch (error) {
-    for (const beside of opened) beside.destroy();
-    throw error;
+    if (!(error instanceof MigrationError) || error.type !== 'ServerBusy') throw destroyed(opened, error);
   }
+  await session.query('SELECT').catch((error: unknown) => {
+    throw destroyed(opened, error);
+  });
+  return opened;
+}
+
+function destroyed(sessions: readonly Session[], error: unknown): unknown {
+  for (const session of sessions) session.destroy();
+  return error;
 }
 
 function asOurs(session: Session, error: unknown, doing: string): MigrationError {

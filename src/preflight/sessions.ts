@@ -1,3 +1,4 @@
+import { LIMITS } from '../domain/limits.ts';
 import type { Plan } from '../domain/plan.ts';
 import type { Session } from '../postgres/connection.ts';
 import { quoteIdent } from '../postgres/identifier.ts';
@@ -8,11 +9,17 @@ const OTHERS = { source: 3, target: 2 };
 
 /** Sessions that one database uses on either side, at most and at least; each more than the least is speed. */
 export function sessionsOf(plan: Plan, copies: boolean): Record<'source' | 'target', { most: number; least: number }> {
-  const { copy, index } = copies ? plan.parallelism : { copy: 0, index: 0 };
-  const one = copies ? 1 : 0;
+  const { copy, index } = plan.parallelism;
+  if (!copies) {
+    const others = Math.min(copy, LIMITS.schemaSessions) - 1;
+    return {
+      source: { most: OTHERS.source, least: OTHERS.source },
+      target: { most: OTHERS.target + others, least: OTHERS.target },
+    };
+  }
   return {
-    source: { most: OTHERS.source + copy, least: OTHERS.source + one },
-    target: { most: OTHERS.target + copy + index, least: OTHERS.target + 2 * one },
+    source: { most: OTHERS.source + copy, least: OTHERS.source + 1 },
+    target: { most: OTHERS.target + copy + index, least: OTHERS.target + 2 },
   };
 }
 

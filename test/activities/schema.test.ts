@@ -9,6 +9,7 @@ import { applicationName } from '../../src/contract.ts';
 import { eventually, runActivity, besideAnother } from '../support/copy-fixture.ts';
 import type { SchemaFixture, SchemaFixtureOptions } from '../support/schema-fixture.ts';
 import { dumpedSchema, fixtureSql, schemaFixture } from '../support/schema-fixture.ts';
+import { useServer } from '../support/servers.ts';
 
 let fixture: SchemaFixture | undefined;
 afterEach(async () => {
@@ -389,6 +390,21 @@ describe('a schema of many tables', () => {
     await besideAnother(() => f.restoreConstraints());
     await f.finish();
     expect(await dumpedSchema(f.to, f.to, f.m.database)).toBe(await dumpedSchema(f.to, f.from, f.m.database));
+  });
+
+  test('is made on the sessions that there are, where the role may have no more', async () => {
+    const role = `limited_${process.pid}`;
+    const to = await useServer(18);
+    await to.psql('postgres', `CREATE ROLE ${role} LOGIN CREATEDB CONNECTION LIMIT 2`);
+    const f = await prepared({ sql: MANY, targetRole: role, plan: { owners: false } });
+    await to.psql('postgres', `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '${role}'`);
+    await f.copySchema();
+    await f.restoreConstraints();
+    await f.finish();
+    expect(await to.psql(f.m.database, `SELECT count(*) FROM pg_constraint WHERE contype = 'f'`)).toBe('90');
+    await f.close();
+    fixture = undefined;
+    await to.psql('postgres', `DROP ROLE ${role}`);
   });
 
   test('gets no more sessions from an attempt that another one has taken over', async () => {
