@@ -22,7 +22,7 @@ interface RehearseFlags extends OrderFlags {
   databases?: string[];
 }
 
-type Rehearsals = Record<string, Rehearsal>;
+type Rehearsals = [database: string, Rehearsal][];
 
 export const rehearseCommand = (secrets: Secrets): Command =>
   orderOptions(sessionCommand('rehearse', 'see how long a cutover would keep writers out, and for what'))
@@ -35,7 +35,7 @@ export const rehearseCommand = (secrets: Secrets): Command =>
         const rehearsed = await whileServed({ session, migration, flags, secrets, log }, rehearse);
         if (rehearsed === 'interrupted') return INTERRUPTED;
         if (rehearsed === 'unserved') throw new Error(`${UNSERVED}. ${HOW}`);
-        print(flags, Object.entries(rehearsed).map(render).join('\n\n'), rehearsed);
+        print(flags, rehearsed.map(render).join('\n\n'), Object.fromEntries(rehearsed));
         return 0;
       }),
     );
@@ -49,14 +49,14 @@ async function rehearseAll(
   const { databases } = await client.workflow.getHandle(id).query<ClusterProgress>(MESSAGE.progress);
   const unknown = wanted?.find((name) => databases.every(({ database }) => database !== name));
   if (unknown !== undefined) throw new Error(`This migration has no database "${unknown}".`);
-  const rehearsed: Rehearsals = {};
+  const rehearsed: Rehearsals = [];
   for (const { database, phase } of databases) {
     // Who names one is told why it cannot be rehearsed.
     if (wanted === undefined ? phase !== 'streaming' : !wanted.includes(database)) continue;
     const handle = client.workflow.getHandle(childWorkflowId(id, database));
-    rehearsed[database] = await handle.executeUpdate<Rehearsal, []>(MESSAGE.rehearse);
+    rehearsed.push([database, await handle.executeUpdate<Rehearsal, []>(MESSAGE.rehearse)]);
   }
-  if (Object.keys(rehearsed).length === 0)
+  if (rehearsed.length === 0)
     throw new Error('No database streams: there is nothing to rehearse. `pgtransit status` says how far they are.');
   return rehearsed;
 }
