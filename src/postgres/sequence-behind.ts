@@ -1,5 +1,6 @@
 import type { Session } from './connection.ts';
 import { displayName, quoteIdent, quoteLiteral, quoteName } from './identifier.ts';
+import { readValues, SEQUENCES_PER_QUERY } from './sequence.ts';
 
 /** A sequence that will give a value that a row has already. */
 export interface SequenceBehind {
@@ -22,9 +23,6 @@ interface Used {
   descends: boolean;
 }
 
-/** Of one SELECT; more would only make the statement longer. */
-const PER_QUERY = 200;
-
 /**
  * Those that feed the first column of a unique index, which tells the furthest value at once. Rows are looked at before
  * sequences, so that nobody who inserts meanwhile makes one look behind.
@@ -32,8 +30,8 @@ const PER_QUERY = 200;
 export async function sequencesBehind(session: Session): Promise<SequenceBehind[]> {
   const used = await listUsed(session);
   const behind: SequenceBehind[] = [];
-  for (let first = 0; first < used.length; first += PER_QUERY) {
-    const batch = used.slice(first, first + PER_QUERY);
+  for (let first = 0; first < used.length; first += SEQUENCES_PER_QUERY) {
+    const batch = used.slice(first, first + SEQUENCES_PER_QUERY);
     const furthest = await session.query<{ n: number; taken: string }>(
       batch
         .map(
@@ -42,16 +40,8 @@ export async function sequencesBehind(session: Session): Promise<SequenceBehind[
         )
         .join(' UNION ALL '),
     );
-    const values = await session.query<{ n: number; value: string; called: boolean }>(
-      batch
-        .map(
-          ({ schema, name }, n) =>
-            `SELECT ${n} AS n, last_value::text AS value, is_called AS called FROM ${quoteName(schema, name)}`,
-        )
-        .join(' UNION ALL '),
-    );
     const taken = new Map(furthest.map((row) => [row.n, row.taken]));
-    for (const { n, value, called } of values) {
+    for (const { n, value, called } of await readValues(session, batch)) {
       const [of, row] = [batch[n], taken.get(n) ?? null];
       if (of === undefined || row === null) continue;
       const ahead = (BigInt(value) - BigInt(row)) * (of.descends ? -1n : 1n);

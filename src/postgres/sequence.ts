@@ -22,7 +22,7 @@ export interface Listed {
 }
 
 /** Of one SELECT; more would only make the statement longer. */
-const SEQUENCES_PER_QUERY = 200;
+export const SEQUENCES_PER_QUERY = 200;
 
 /** Every sequence of the user, identity columns' too, as the session's snapshot sees the catalog. */
 export const listSequences = (session: Session): Promise<Listed[]> =>
@@ -35,21 +35,27 @@ export const listSequences = (session: Session): Promise<Listed[]> =>
     [LEDGER_SCHEMA],
   );
 
+/** At most `SEQUENCES_PER_QUERY`; `n` is the place in the list. */
+export const readValues = (
+  session: Session,
+  sequences: readonly { schema: string; name: string }[],
+): Promise<{ n: number; value: string; called: boolean }[]> =>
+  session.query(
+    sequences
+      .map(
+        ({ schema, name }, n) =>
+          `SELECT ${n} AS n, last_value::text AS value, is_called AS called FROM ${quoteName(schema, name)}`,
+      )
+      .join(' UNION ALL '),
+  );
+
 /** As they stand now: sequences know no snapshots. */
 export async function readSequences(session: Session): Promise<SequenceState[]> {
   const listed = await listSequences(session);
   const states: SequenceState[] = [];
   for (let first = 0; first < listed.length; first += SEQUENCES_PER_QUERY) {
     const batch = listed.slice(first, first + SEQUENCES_PER_QUERY);
-    const values = await session.query<{ n: number; value: string; called: boolean }>(
-      batch
-        .map(
-          ({ schema, name }, n) =>
-            `SELECT ${n} AS n, last_value::text AS value, is_called AS called FROM ${quoteName(schema, name)}`,
-        )
-        .join(' UNION ALL '),
-    );
-    for (const { n, value, called } of values) {
+    for (const { n, value, called } of await readValues(session, batch)) {
       const sequence = batch[n];
       if (sequence === undefined) continue;
       const { schema, name, increment, cycles } = sequence;
