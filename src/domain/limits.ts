@@ -130,8 +130,11 @@ export const LIMITS = {
   gatePollMs: 50,
   /** Behind the fence the application waits: four waits there took 0.2 s longer with 50 ms. */
   drainPollMs: 20,
-  /** Between two looks for sessions that began before the fence: a starting one shows up only when it has begun. */
-  fencePollMs: 50,
+  /**
+   * Between two looks for sessions that began before the fence: a starting one shows up only when it has begun. Writers
+   * wait for two of these; what slips through all the same is found after the mark.
+   */
+  fencePollMs: 25,
   /** Who still connects after this long is not kept out by the fence, and will not be. */
   fenceMs: 5_000,
   /** A failing apply worker is started again every 5 s; after so many failures in one wait a person is asked. */

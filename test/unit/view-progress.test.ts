@@ -69,8 +69,7 @@ To cut over (without a fence: stop the writes to the source first):
 
   test('says after a cutover how to go back, and how to stay', () => {
     const databases = [database('shop', { phase: 'reversing', lagBytes: 0 })];
-    expect(render(cluster(databases, { phase: 'reversing' })))
-      .toBe(`pgtransit-0123456789ab: reversing
+    expect(render(cluster(databases, { phase: 'reversing' }))).toBe(`pgtransit-0123456789ab: reversing
 shop      reversing    0 B behind
 The target serves. To go back to the source, or to let it go:
   pgtransit rollback pgtransit-0123456789ab
