@@ -49,15 +49,16 @@ export async function readTableVersions(
 
 /**
  * Whether the other sessions of this database have told what they wrote: those that are idle for some seconds have.
- * `superusers`: only those whom our role could not end behind a fence.
+ * `superusers`: only those whom our role could not end behind a fence. What our role may not see of a session is nothing
+ * that it has told.
  */
 export async function countedAll(session: Session, id: string, among: 'all' | 'superusers'): Promise<boolean> {
   const { pending } = await session.one<{ pending: number }>(
     `SELECT count(*)::float8 AS pending FROM pg_stat_activity
       WHERE datname = current_database() AND pid <> pg_backend_pid() AND left(application_name, length($1)) <> $1
-        AND backend_type NOT IN ('autovacuum worker', 'walsender')
+        AND coalesce(backend_type, 'hidden from our role') NOT IN ('autovacuum worker', 'walsender')
         AND (state IS DISTINCT FROM 'idle' OR state_change > clock_timestamp() - $2 * interval '1 ms')
-        AND ($3 OR backend_type <> 'client backend' OR (NOT current_setting('is_superuser')::bool AND coalesce((SELECT rolsuper FROM pg_roles WHERE oid = usesysid), true)))`,
+        AND ($3 OR backend_type IS DISTINCT FROM 'client backend' OR (NOT current_setting('is_superuser')::bool AND coalesce((SELECT rolsuper FROM pg_roles WHERE oid = usesysid), true)))`,
     [`${NAME_PREFIX}${id}_`, LIMITS.sessionCountsMs, among === 'all'],
   );
   return pending === 0;

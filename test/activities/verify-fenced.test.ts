@@ -1,6 +1,8 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { startPostgres } from '../../lab/postgres-server.ts';
 import { hasOldServers } from '../../lab/tools.ts';
+import { connect } from '../../src/postgres/connection.ts';
+import { countedAll } from '../../src/postgres/write-counters.ts';
 import { eventually, runActivity } from '../support/copy-fixture.ts';
 import type { ReplicationFixture, ReplicationOptions } from '../support/replication-fixture.ts';
 import { replicationFixture, runInBackground } from '../support/replication-fixture.ts';
@@ -180,6 +182,31 @@ describe('tables that were compared while they streamed', { timeout: 60_000 }, (
     if (sql.startsWith('ALTER')) await once(f, 'source', sql.replace('5', '6'));
     await once(f, 'target', sql);
     await expect(verifyDrained(f)).rejects.toThrow(difference);
+  });
+
+  test('are read again where our role may not see what other sessions have told', async () => {
+    const f = await compared();
+    const role = `modest_${process.pid}`;
+    const somebody = await f.open('target');
+    await somebody.query(`CREATE ROLE ${role} LOGIN`);
+    const { target } = f.endpoints;
+    const modest = await connect(
+      { ...target, info: { ...target.info, user: role } },
+      { database: f.m.database, applicationName: 'modest' },
+    );
+    try {
+      // Idle for long enough, but only for who may see it.
+      await eventually('somebody to be hidden', async () => {
+        const seen = await modest.query<{ type: string | null }>(
+          `SELECT backend_type AS type FROM pg_stat_activity WHERE pid = ${somebody.pid}`,
+        );
+        return seen[0]?.type === null;
+      });
+      for (const among of ['all', 'superusers'] as const) expect(await countedAll(modest, f.m.id, among)).toBe(false);
+    } finally {
+      await modest.close();
+      await somebody.query(`DROP ROLE ${role}`);
+    }
   });
 
   test('are read again while a session on the target may not have told yet what it wrote', async () => {
