@@ -34,31 +34,50 @@ export async function startServers(majors: { source: number; target: number }): 
   return { source, target };
 }
 
-/** As if nothing had been before: no trace of the method before, nothing left to write of what it did. */
-export async function equalize({ source, target }: Servers, database: string, create: boolean): Promise<void> {
-  await dropTarget(target, database);
+/**
+ * As if nothing had been before: no trace of the method before, nothing left to write of what it did. `keep`: what it
+ * made is only put aside, until `dropKept`.
+ */
+export async function equalize(
+  { source, target }: Servers,
+  database: string,
+  { create, keep }: { create: boolean; keep: boolean },
+): Promise<void> {
+  await leaveTarget(target, database, keep);
   await cleanSource(source, database);
   await Promise.all([source.psql('postgres', 'CHECKPOINT'), target.psql('postgres', 'CHECKPOINT')]);
   await promisify(execFile)('sync', ['-f', target.dataDir]);
   if (create) await target.psql('postgres', `CREATE DATABASE ${database}`);
 }
 
+export const dropKept = async ({ target }: Servers, database: string): Promise<void> => {
+  await target.psql(
+    'postgres',
+    `SELECT format('DROP DATABASE %I', datname) FROM pg_database WHERE datname ~ '^${database}_kept_' \\gexec`,
+  );
+};
+
 /** The subscriptions of a method that failed would keep the database from being dropped. */
-async function dropTarget(target: PostgresServer, database: string): Promise<void> {
-  const exists = await target.psql('postgres', `SELECT 1 FROM pg_database WHERE datname = '${database}'`);
-  if (exists === '') return;
+async function leaveTarget(target: PostgresServer, database: string, keep: boolean): Promise<void> {
+  const oid = await target.psql('postgres', `SELECT oid FROM pg_database WHERE datname = '${database}'`);
+  if (oid === '') return;
   await target.psql(
     database,
     `SELECT format('ALTER SUBSCRIPTION %I DISABLE', subname), format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', subname), format('DROP SUBSCRIPTION %I', subname)
        FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) \\gexec`,
   );
-  await target.psql('postgres', `DROP DATABASE ${database} WITH (FORCE)`);
+  if (!keep) return void (await target.psql('postgres', `DROP DATABASE ${database} WITH (FORCE)`));
+  await target.psql('postgres', endSessionsOf(database));
+  await target.psql('postgres', `ALTER DATABASE ${database} RENAME TO ${database}_kept_${oid}`);
 }
+
+const endSessionsOf = (database: string): string =>
+  `SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '${database}' AND pid <> pg_backend_pid();`;
 
 async function cleanSource(source: PostgresServer, database: string): Promise<void> {
   await source.psql(
     database,
-    `SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
+    `${endSessionsOf(database)}
      SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database();
      SELECT format('DROP PUBLICATION %I', pubname) FROM pg_publication \\gexec`,
   );
