@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest';
+import { generationName } from '../../src/contract.ts';
 import type { SchemaFixture, SchemaFixtureOptions } from '../support/schema-fixture.ts';
 import { schemaFixture } from '../support/schema-fixture.ts';
 import { createDatabase, useServer } from '../support/servers.ts';
@@ -136,13 +137,12 @@ describe('finish', () => {
   test('does not drop the ledger under a subscription that still needs it', async () => {
     const f = await almostDone({ sql: 'CREATE TABLE t (id int);' });
     const target = await f.open('target');
-    await target.query(
-      `CREATE SUBSCRIPTION pgtransit_0123456789ab_g0 CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false)`,
-    );
+    const name = generationName(f.m.id, 0);
+    await target.query(`CREATE SUBSCRIPTION ${name} CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false)`);
     await expect(f.finish()).rejects.toMatchObject({ type: 'NotComplete' });
     expect(await ledgerIsGone(f)).toBe('f');
-    await target.query('ALTER SUBSCRIPTION pgtransit_0123456789ab_g0 SET (slot_name = NONE)');
-    await target.query('DROP SUBSCRIPTION pgtransit_0123456789ab_g0');
+    await target.query(`ALTER SUBSCRIPTION ${name} SET (slot_name = NONE)`);
+    await target.query(`DROP SUBSCRIPTION ${name}`);
   });
 });
 

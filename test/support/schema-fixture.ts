@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { createSchemaComparisonActivities } from '../../activities/compare-schemas.ts';
@@ -72,7 +73,8 @@ export async function schemaFixture(options: SchemaFixtureOptions = {}): Promise
     await readIdentity(await open('target', 'postgres')),
   ];
   const m: Migration = {
-    id: '0123456789ab',
+    // Of its own: a step ends the sessions of earlier attempts by their name, on the maintenance database too.
+    id: randomBytes(6).toString('hex'),
     workflowId: `test/${name}`,
     database: name,
     sourceOid: left.databaseOid,
@@ -113,3 +115,6 @@ export async function dumpedSchema(with_: PostgresAccess, server: PostgresAccess
   // Before 16 a view's columns were written with their tables.
   return text.replaceAll(/\b(parent|z_first)\.(?=\w)|"between"\.(?=\w)/g, '');
 }
+
+/** Of the report, a line each. */
+export const warningsOf = async (f: SchemaFixture): Promise<string> => (await f.readReport()).warnings.join('\n');
