@@ -6,6 +6,7 @@ import { MigrationError } from '../src/domain/failure.ts';
 import type { Migration, ServerIdentity } from '../src/domain/migration.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import { endSessions } from '../src/postgres/backend.ts';
+import type { Bell } from '../src/postgres/bell.ts';
 import type { Endpoint, Session, SessionOptions } from '../src/postgres/connection.ts';
 import { connect } from '../src/postgres/connection.ts';
 import type { Reader } from '../src/postgres/conninfo.ts';
@@ -221,6 +222,11 @@ export async function withSessions<T>(
 /** Waits one poll interval, or throws at once when the activity is cancelled. */
 export async function nextPoll(ms: number = LIMITS.pollMs): Promise<void> {
   await Context.current().sleep(ms);
+}
+
+/** The same, unless the bell rings before. */
+export async function nextPollOr(bell: Bell): Promise<void> {
+  await Promise.race([nextPoll(), bell.heard()]);
 }
 
 export { redact };

@@ -1,6 +1,7 @@
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { LaneProgress } from '../src/domain/migration.ts';
+import { Bell } from '../src/postgres/bell.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { relayCopies } from '../src/postgres/copy-stream.ts';
 import { holdOpenGeneration } from '../src/postgres/generation.ts';
@@ -16,7 +17,7 @@ import { copyOf } from '../src/postgres/table-copy.ts';
 import { finishTables } from '../src/postgres/table-finish.ts';
 import type { CopyUnit, Cursor } from '../src/postgres/unit.ts';
 import { claimCopyUnits, findUnfinished, finishIndexUnits, finishUnits } from '../src/postgres/unit.ts';
-import { nextPoll } from './context.ts';
+import { nextPoll, nextPollOr } from './context.ts';
 
 /**
  * Which of the changed tables need no copy, because they were truncated and the stream will empty them on the target.
@@ -32,12 +33,13 @@ export async function runCopyLane(
   progress: LaneProgress,
   findTruncated: FindTruncated,
 ): Promise<void> {
+  const bell = await Bell.on(target);
   let cursor: Cursor | null = null;
   for (;;) {
     const last: Cursor | undefined = await copyNext(source, target, generation, cursor, progress, findTruncated);
     if (last === undefined && cursor === null) {
       if ((await findUnfinished(target, generation, ['copy'])).length === 0) return;
-      await nextPoll();
+      await nextPollOr(bell);
     }
     // At the end, again from the top: somebody above us may have died and given a unit back.
     cursor = last ?? null;

@@ -2,6 +2,7 @@ import { generationName, LEDGER_SCHEMA } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { LaneProgress, Migration } from '../src/domain/migration.ts';
+import { ring } from '../src/postgres/bell.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import type { CopySizes } from '../src/postgres/copy-plan.ts';
 import { planRelations, planUnits, writeCopyPlan } from '../src/postgres/copy-plan.ts';
@@ -102,6 +103,7 @@ export function createCopyActivities(deps: ActivityDeps, sizes: CopySizes = LIMI
             [generation],
           );
           await recordEvent(target, SEALED, 'Everything is copied.');
+          await ring(target);
         });
         return readTotals(target);
       });

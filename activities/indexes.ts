@@ -1,9 +1,10 @@
 import type { LaneProgress, Migration } from '../src/domain/migration.ts';
+import { Bell } from '../src/postgres/bell.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { buildIndex, finishTables } from '../src/postgres/table-finish.ts';
 import { claimIndexUnit, findUnfinished, finishUnits } from '../src/postgres/unit.ts';
 import type { ActivityDeps } from './context.ts';
-import { heartbeating, nextPoll, withSession } from './context.ts';
+import { heartbeating, nextPollOr, withSession } from './context.ts';
 import { flushLane, openLaneTarget, takeOverLane } from './lane-sessions.ts';
 
 export function createIndexActivities(deps: ActivityDeps) {
@@ -20,7 +21,8 @@ export function createIndexActivities(deps: ActivityDeps) {
           withSession(openLaneTarget(deps, m, 'index'), 'building indexes', async (target) => {
             const self = { kind: 'index', lane };
             await takeOverLane(target, self, [target]);
-            while (await buildNext(target, progress));
+            const bell = await Bell.on(target);
+            while (await buildNext(target, progress, bell));
             await flushLane(target, self);
           }),
       );
@@ -30,7 +32,7 @@ export function createIndexActivities(deps: ActivityDeps) {
 }
 
 /** One transaction: claim, build, mark as done. False when everything is. */
-async function buildNext(target: Session, progress: LaneProgress): Promise<boolean> {
+async function buildNext(target: Session, progress: LaneProgress, bell: Bell): Promise<boolean> {
   const found = await target.transaction(async () => {
     const unit = await claimIndexUnit(target);
     if (unit === undefined) return false;
@@ -48,6 +50,6 @@ async function buildNext(target: Session, progress: LaneProgress): Promise<boole
   progress.current = null;
   if (found) return true;
   if ((await findUnfinished(target, null, ['index', 'key'])).length === 0) return false;
-  await nextPoll();
+  await nextPollOr(bell);
   return true;
 }

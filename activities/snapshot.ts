@@ -3,6 +3,7 @@ import { applicationName, generationName, LEDGER_SCHEMA } from '../src/contract.
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
+import { Bell } from '../src/postgres/bell.ts';
 import { endSession, endSessions, sessionIsThere } from '../src/postgres/backend.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { tablesOfGeneration } from '../src/postgres/generation.ts';
@@ -14,7 +15,7 @@ import { readSlot } from '../src/postgres/slot.ts';
 import type { Lease } from '../src/postgres/snapshot.ts';
 import { detachHolder } from '../src/postgres/snapshot.ts';
 import type { ActivityDeps } from './context.ts';
-import { heartbeating, nextPoll, openSource, openTarget, withSession } from './context.ts';
+import { heartbeating, nextPollOr, openSource, openTarget, withSession } from './context.ts';
 import type { Opened, ReadTables } from './open-generation.ts';
 import { openGeneration } from './open-generation.ts';
 
@@ -41,17 +42,16 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
      * Publication, slot and exported snapshot, held by a backend that outlives this worker: for all tables, or for those
      * that the generation before this one left over.
      */
-    async openSnapshot(m: Migration, generation: number): Promise<{ consistentPoint: string | null; tables: number }> {
+    async openSnapshot(m: Migration, generation: number): Promise<{ consistentPoint: string | null }> {
       return withSession(openTarget(deps, m, 'control'), 'booking the snapshot', (target) =>
         withSession(openSource(deps, m, 'control'), 'opening the snapshot', async (source) => {
           await requireOwnLedger(target, m);
           const isWanted = await tablesOfGeneration(target, generation);
           const read: ReadTables = async (session) =>
             (await listTables(session, m.plan, m.database)).filter((table) => isPublished(table) && isWanted(table));
-          const tables = async () => (await read(source)).length;
           const booked = await readGeneration(target, generation);
           if (booked !== null && !(await forgetLost(target, source, m, generation, booked)))
-            return { consistentPoint: booked.consistent_point, tables: await tables() };
+            return { consistentPoint: booked.consistent_point };
           // Of an earlier attempt that is not booked.
           await endSessions(source, m.database, [applicationName(m.id, 'holder')]);
           const { slotLockTimeoutSeconds } = times;
@@ -65,7 +65,7 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
             holder.session.destroy();
             throw error;
           }
-          return { consistentPoint: holder.consistentPoint, tables: await tables() };
+          return { consistentPoint: holder.consistentPoint };
         }),
       );
     },
@@ -78,6 +78,7 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
     async keepSnapshot(m: Migration, generation: number): Promise<void> {
       await withSession(openTarget(deps, m, 'probe'), 'reading the ledger', (target) =>
         withSession(openSource(deps, m, 'keep'), 'keeping the snapshot', async (source) => {
+          const bell = await Bell.on(target);
           let held: Held = { holderPid: 0, snapshotAgeSeconds: 0, fewestDeadTuples: 0 };
           // Of the attempt before this one: both look at one snapshot.
           const before = Context.current().info.heartbeatDetails as Partial<Held> | undefined;
@@ -98,7 +99,7 @@ export function createSnapshotActivities(deps: ActivityDeps, given: Partial<Snap
                 fewest = Math.min(fewest ?? age.deadTuples, age.deadTuples);
                 held = { ...held, snapshotAgeSeconds: age.seconds, fewestDeadTuples: fewest };
                 requireYoung(m, { ...age, deadTuples: age.deadTuples - fewest });
-                await nextPoll();
+                await nextPollOr(bell);
               }
             },
           );

@@ -30,7 +30,6 @@ describe('opening a snapshot', () => {
   ])('on %i makes a slot at which snapshot and changes meet', async (source, target) => {
     const f = await fixture({ source, target, rows: "INSERT INTO public.t VALUES (1, 'before')" });
     const opened = await runActivity(f.steps.openSnapshot, [f.m, 0]);
-    expect(opened.tables).toBe(1);
     expect(opened.consistentPoint).toMatch(/^[0-9A-F]+\/[0-9A-F]+$/);
     await f.source.query("INSERT INTO public.t VALUES (2, 'after')");
     await f.copy();
@@ -61,7 +60,7 @@ describe('opening a snapshot', () => {
       return rows.length > 0;
     });
     await late.query('COMMIT');
-    expect((await opening).tables).toBe(2);
+    await opening;
     const published = await f.source.query<{ tablename: string }>(
       'SELECT tablename FROM pg_publication_tables WHERE pubname = $1 ORDER BY 1',
       [generationName(f.m.id, 0)],
@@ -261,7 +260,12 @@ test('a publication of more tables than the server has locks', async () => {
   closing.push(f.close);
   for (let i = 0; i < 3000; i += 100)
     await f.source.query(Array.from({ length: 100 }, (_, n) => `CREATE TABLE public.t${i + n} (id int)`).join(';'));
-  expect((await runActivity(f.steps.openSnapshot, [f.m, 0])).tables).toBe(3000);
+  await runActivity(f.steps.openSnapshot, [f.m, 0]);
+  const { count } = await f.source.one<{ count: number }>(
+    'SELECT count(*)::int AS count FROM pg_publication_tables WHERE pubname = $1',
+    [generationName(f.m.id, 0)],
+  );
+  expect(count).toBe(3000);
 }, 120_000);
 
 test('a role that may not see other sessions is still told who blocks', async () => {

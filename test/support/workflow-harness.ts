@@ -60,7 +60,7 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
     migrateRoles: () =>
       Promise.resolve([{ role: 'app', status: 'created', placeholder: false, message: 'role created' }]),
     createDatabase: () => Promise.resolve({ created: true }),
-    openSnapshot: () => Promise.resolve({ consistentPoint: '0/1', tables: 2 }),
+    openSnapshot: () => Promise.resolve({ consistentPoint: '0/1' }),
     keepSnapshot: () =>
       heartbeating(
         () => null,

@@ -46,7 +46,7 @@ test('a database that streams for long goes on with a fresh history, and nothing
 
 test('generations, a stop that was put back and its question survive, several times in a row', async () => {
   let losses = 0;
-  const openSnapshot = () => Promise.resolve({ consistentPoint: '0/1', tables: 2 });
+  const openSnapshot = () => Promise.resolve({ consistentPoint: '0/1' });
   const planCopy = () =>
     (losses += 1) === 1
       ? Promise.reject(toApplicationFailure(new MigrationError('SnapshotLost', 'It was lost.')))
