@@ -45,7 +45,8 @@ export async function compareSchemas(
 ): Promise<string[]> {
   const newest = Math.max(source.version, target.version);
   const versions = { sourceVersion: newest, targetVersion: newest };
-  const programs = { dump: await findProgram('pg_dump', versions), restore: await findProgram('pg_restore', versions) };
+  const [dump, restore] = await Promise.all([findProgram('pg_dump', versions), findProgram('pg_restore', versions)]);
+  const programs = { dump, restore };
   const [here, there] = await Promise.all([
     describe(m, source, programs, signal),
     describe(m, target, programs, signal),
