@@ -103,11 +103,13 @@ export const LIMITS = {
   /** Sessions on either server that compare rows: two keep both servers busy without starving their other work. */
   verifySessions: 2,
 
-  /** Entries of the schema in one transaction; a failing batch is run again entry by entry to name the one. */
+  /** Entries of the schema in one transaction; where one fails, they are run again entry by entry to name it. */
   schemaBatchEntries: 200,
+  /** … and in memory. */
+  schemaEntriesAtOnce: 1_000,
   /** Sessions that create tables and add foreign keys at the same time, if the plan has as many copy lanes. */
   schemaSessions: 4,
-  /** … when so many come one after the other that do not wait for each other. */
+  /** … when so many come one after the other that do not wait for each other, so many of them at a time. */
   schemaEntriesBeside: 40,
 
   /** Consecutive samples that must be within the lag limit before the gate opens, and how long one may take. */

@@ -58,23 +58,26 @@ export async function* splitScript(
   const state: State = { tablespace: null, accessMethod: null, key: null };
   let lines: string[] = [];
   let next = 0;
+  let header = headerOf(entries[next]);
   for await (const some of linesOf(text)) {
     for (const line of some) {
-      const due = entries[next];
-      if (due === undefined || line !== `-- TOC entry ${due.dumpId} (class ${due.classOid} OID ${due.oid})`) {
+      if (line !== header) {
         lines.push(line);
         continue;
       }
       lines.pop(); // the `--` that opens the header
       yield* finishEntry(entries[next - 1], lines, state);
       lines = [];
-      next++;
+      header = headerOf(entries[++next]);
     }
   }
   yield* finishEntry(entries[next - 1], lines, state);
   const missing = entries[next];
   if (missing !== undefined) throw new Error(`pg_restore gave no SQL for "${missing.description}"`);
 }
+
+const headerOf = (entry: ListedEntry | undefined): string | null =>
+  entry === undefined ? null : `-- TOC entry ${entry.dumpId} (class ${entry.classOid} OID ${entry.oid})`;
 
 /** What holds for the entries that follow. */
 interface State {

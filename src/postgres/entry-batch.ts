@@ -6,25 +6,25 @@ interface Entry {
 }
 
 /**
- * Cuts entries into what comes one after the other; each of that is as many batches, at most `lanes`, as may run at the
- * same time. `alone`: positions of those that are a batch of their own.
+ * Cuts entries into what comes one after the other; each of that is batches that may run at the same time, if `beside`
+ * wants that at all. `alone`: positions of those that are a batch of their own.
  */
 export function planBatches<E extends Entry>(
   entries: readonly E[],
   alone: ReadonlySet<number>,
-  lanes: number,
+  beside: boolean,
 ): E[][][] {
   const plan: E[][][] = [];
   let inOrder: E[] = [];
   const flush = () => {
-    if (inOrder.length > 0) plan.push([inOrder]);
+    for (const part of partsOf(inOrder)) plan.push([part]);
     inOrder = [];
   };
   for (const run of runsOf(entries, ({ position, touches }) => touches !== null && !alone.has(position))) {
     // Few are not worth the transactions that they would take.
-    if (lanes > 1 && run.isFree && run.entries.length >= LIMITS.schemaEntriesBeside) {
+    if (beside && run.isFree && run.entries.length >= LIMITS.schemaEntriesBeside) {
       flush();
-      plan.push(spread(run.entries, lanes));
+      plan.push(batchesOf(run.entries));
       continue;
     }
     for (const entry of run.entries) {
@@ -39,6 +39,12 @@ export function planBatches<E extends Entry>(
   return plan;
 }
 
+/** What goes into one transaction each. */
+export const partsOf = <E>(entries: readonly E[]): E[][] =>
+  Array.from({ length: Math.ceil(entries.length / LIMITS.schemaBatchEntries) }, (_, n) =>
+    entries.slice(n * LIMITS.schemaBatchEntries, (n + 1) * LIMITS.schemaBatchEntries),
+  );
+
 function runsOf<E>(entries: readonly E[], isFree: (entry: E) => boolean): { isFree: boolean; entries: E[] }[] {
   const runs: { isFree: boolean; entries: E[] }[] = [];
   for (const entry of entries) {
@@ -49,19 +55,24 @@ function runsOf<E>(entries: readonly E[], isFree: (entry: E) => boolean): { isFr
   return runs;
 }
 
-/** What touches the same comes into the same batch, in order. */
-function spread<E extends Entry>(entries: readonly E[], lanes: number): E[][] {
+/** What touches the same comes into the same batch, in order. The longest come first, so that no session waits for one. */
+function batchesOf<E extends Entry>(entries: readonly E[]): E[][] {
   const islands = new Islands();
   for (const { touches } of entries) islands.join(touches ?? []);
   const byIsland = new Map<number, E[]>();
   for (const entry of entries) {
     const island = islands.of(entry.touches?.[0] ?? 0);
-    byIsland.set(island, [...(byIsland.get(island) ?? []), entry]);
+    const others = byIsland.get(island);
+    if (others === undefined) byIsland.set(island, [entry]);
+    else others.push(entry);
   }
-  const batches = Array.from({ length: lanes }, (): E[] => []);
-  for (const island of [...byIsland.values()].sort((a, b) => b.length - a.length))
-    batches.reduce((least, batch) => (batch.length < least.length ? batch : least)).push(...island);
-  return batches.filter((batch) => batch.length > 0).map((batch) => batch.sort((a, b) => a.position - b.position));
+  const batches: E[][] = [];
+  for (const island of [...byIsland.values()].sort((a, b) => b.length - a.length)) {
+    const last = batches.at(-1);
+    if (last !== undefined && last.length + island.length <= LIMITS.schemaEntriesBeside) last.push(...island);
+    else batches.push([...island]);
+  }
+  return batches.map((batch) => batch.sort((a, b) => a.position - b.position));
 }
 
 /** Sets of ids that were named together, directly or by others. */

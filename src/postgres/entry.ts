@@ -4,7 +4,7 @@ import { LIMITS } from '../domain/limits.ts';
 import type { Session } from './connection.ts';
 import { applyLeniently } from './lenient.ts';
 import { recordWarning } from './ledger.ts';
-import { planBatches } from './entry-batch.ts';
+import { partsOf, planBatches } from './entry-batch.ts';
 import { sqlstateOf, toMigrationError } from './sqlstate.ts';
 import type { Stage, StagedEntry } from './stage.ts';
 
@@ -103,41 +103,62 @@ export interface EntryRun {
 }
 
 /**
- * Runs what is not done yet. A batch is one message and one transaction with its marks, so a crash leaves all of it
- * or nothing; a batch that fails is run again entry by entry, which names the one. The first session is the one that
- * everything runs on; what may run beside it is spread over all.
+ * Runs what is not done yet. What runs in one transaction is one message with its marks, so a crash leaves all of it or
+ * nothing; where that fails, it is run again entry by entry, which names the one. The first session is the one that
+ * everything runs on; what may run at the same time is spread over all.
  */
 export async function runEntries(sessions: readonly [Session, ...Session[]], run: EntryRun): Promise<void> {
   const [target] = sessions;
   let after = -1;
   for (;;) {
-    const entries = await nextEntries(target, run.stages, after, LIMITS.schemaBatchEntries, run.wanted);
+    const entries = await nextEntries(target, run.stages, after, LIMITS.schemaEntriesAtOnce, run.wanted);
     const last = entries.at(-1);
     if (last === undefined) return;
     const alone = (await run.alone?.(entries)) ?? new Set<number>();
-    for (const batches of planBatches(entries, alone, sessions.length)) {
-      run.onProgress?.(batches[0]?.[0]?.label ?? '');
-      const succeeded = await allSettled(batches, (batch, index) => runBatch(sessions[index] ?? target, batch));
-      for (const [index, batch] of batches.entries()) {
-        if (succeeded[index] !== true) for (const entry of batch) await runEntry(target, entry, run);
-        if (run.onDone !== undefined) for (const { label } of batch) run.onDone(label);
-      }
+    for (const batches of planBatches(entries, alone, sessions.length > 1)) {
+      const failed = await spread(batches, sessions, (session, batch) => {
+        run.onProgress?.(batch[0]?.label ?? '');
+        return runBatch(session, batch);
+      });
+      for (const entry of failed.flat().sort((a, b) => a.position - b.position)) await runEntry(target, entry, run);
+      if (run.onDone !== undefined) for (const { label } of batches.flat()) run.onDone(label);
     }
     after = last.position;
   }
 }
 
-/** Does not leave any behind that is still at work when it fails. */
-async function allSettled<T, R>(items: readonly T[], work: (item: T, index: number) => Promise<R>): Promise<R[]> {
-  const settled = await Promise.allSettled(items.map(work));
-  return settled.map((result) => {
-    if (result.status === 'rejected') throw result.reason;
-    return result.value;
-  });
+/** Each session takes the next one. Does not leave any behind that is still at work when it fails. */
+async function spread<T, R>(
+  items: readonly T[],
+  sessions: readonly Session[],
+  work: (session: Session, item: T) => Promise<R>,
+): Promise<R[]> {
+  const left = [...items];
+  const results: R[] = [];
+  const takeAll = async (session: Session) => {
+    for (let item = left.shift(); item !== undefined; item = left.shift()) results.push(await work(session, item));
+  };
+  const ended = await Promise.allSettled(
+    sessions.map((session) =>
+      takeAll(session).catch((error: unknown) => {
+        left.length = 0;
+        throw error;
+      }),
+    ),
+  );
+  for (const end of ended) if (end.status === 'rejected') throw end.reason;
+  return results;
 }
 
-/** False: it failed, nothing of it is there, and trying each by itself will tell more. */
-async function runBatch(target: Session, batch: readonly EntryRow[]): Promise<boolean> {
+/** Answers those that are still to be done: where one failed, trying each by itself will tell more. */
+async function runBatch(target: Session, batch: readonly EntryRow[]): Promise<readonly EntryRow[]> {
+  const parts = partsOf(batch);
+  for (const [index, part] of parts.entries()) if (!(await runTogether(target, part))) return parts.slice(index).flat();
+  return [];
+}
+
+/** False: it failed, and nothing of it is there. */
+async function runTogether(target: Session, batch: readonly EntryRow[]): Promise<boolean> {
   const positions = batch.map(({ position }) => position).join(', ');
   const mark = `UPDATE ${ENTRY} SET state = 'done' WHERE position IN (${positions});`;
   try {

@@ -6,7 +6,7 @@ import { MigrationError } from '../domain/failure.ts';
 import { LIMITS } from '../domain/limits.ts';
 import type { Migration } from '../domain/migration.ts';
 import type { Plan } from '../domain/plan.ts';
-import type { ArchiveEntry } from './archive-script.ts';
+import type { ArchiveEntry, ListedEntry } from './archive-script.ts';
 import { dumpSchema, listArchive, readArchive } from './archive.ts';
 import type { Session } from './connection.ts';
 import { insertEntries } from './entry.ts';
@@ -46,8 +46,10 @@ export async function archiveSchema(request: ArchiveRequest): Promise<number> {
   const { m, source, signal } = request;
   const versions = { sourceVersion: m.servers.source.version, targetVersion: m.servers.target.version };
   const preferSourceMajor = await hasHiddenColumnOption(source);
-  const program = await findProgram('pg_dump', { ...versions, preferSourceMajor });
-  const restore = await findProgram('pg_restore', versions);
+  const [program, restore] = await Promise.all([
+    findProgram('pg_dump', { ...versions, preferSourceMajor }),
+    findProgram('pg_restore', versions),
+  ]);
   const directory = await mkdtemp(join(tmpdir(), 'pgtransit-'));
   try {
     const file = join(directory, 'schema.dump');
@@ -66,7 +68,7 @@ export async function archiveSchema(request: ArchiveRequest): Promise<number> {
     );
     const listed = await listArchive(restore, file, signal);
     const archive = { program: restore, file, directory, owners: m.plan.owners, signal };
-    return await writeEntries(request, readArchive(archive, listed));
+    return await writeEntries(request, listed, readArchive(archive, listed));
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
@@ -75,7 +77,12 @@ export async function archiveSchema(request: ArchiveRequest): Promise<number> {
 /** Entries held in memory at once. What they are made of is asked once for each chunk, and that cost 2 s with 200. */
 const CHUNK = 1000;
 
-async function writeEntries(request: ArchiveRequest, archive: AsyncIterable<ArchiveEntry>): Promise<number> {
+/** `archive`: one entry for each that is listed, in that order. */
+async function writeEntries(
+  request: ArchiveRequest,
+  listed: readonly ListedEntry[],
+  archive: AsyncIterable<ArchiveEntry>,
+): Promise<number> {
   const { m, source, target } = request;
   const tablespaces = await readTablespaces(target);
   const dumped = new Set<number>();
@@ -87,13 +94,19 @@ async function writeEntries(request: ArchiveRequest, archive: AsyncIterable<Arch
     });
     position += entries.length;
   };
+  const factsFrom = (start: number) =>
+    awaitedLater(readFacts(source, listed.slice(start, start + CHUNK), m.plan, tablespaces));
   let chunk: ArchiveEntry[] = [];
-  // The source is asked about a chunk while the target takes the one before it.
+  let read = 0;
+  // While a chunk is read, the source is asked about it, and the target takes the one before it.
+  let asking = factsFrom(0);
   let writing = Promise.resolve();
   const flush = async () => {
     const entries = chunk;
     chunk = [];
-    const facts = { ...(await readFacts(source, entries, m.plan, tablespaces)), tables };
+    read += entries.length;
+    const facts = { ...(await asking), tables };
+    asking = factsFrom(read);
     await writing;
     await warnOfTablespaces(target, entries, tablespaces);
     const staged = entries.flatMap((entry) => {
@@ -101,29 +114,36 @@ async function writeEntries(request: ArchiveRequest, archive: AsyncIterable<Arch
       if (parts.some(({ touches }) => touches !== null)) tables.add(entry.dumpId);
       return parts;
     });
-    writing = write(staged);
-    writing.catch(() => undefined); // awaited above, or below
+    writing = awaitedLater(write(staged));
   };
   for await (const entry of archive) {
     dumped.add(entry.oid);
     if (chunk.push(entry) >= CHUNK) await flush();
   }
   await flush();
-  await writing;
+  await Promise.all([asking, writing]);
   await requireAllDumped(source, dumped);
   await write([...(await schemaPublic(source, target)), ...(await readTriggerStates(source))]);
   await warnOfWhatStays(source, target);
   return position;
 }
 
+/** Is awaited later: until then its failure is not nobody's. */
+function awaitedLater<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined);
+  return promise;
+}
+
 /** But for the `tables` so far. */
 async function readFacts(
   source: Session,
-  entries: readonly ArchiveEntry[],
+  entries: readonly ListedEntry[],
   plan: Plan,
   tablespaces: ReadonlySet<string>,
 ): Promise<Omit<StagingFacts, 'tables'>> {
-  const oids = (...kinds: string[]) => entries.filter(({ kind }) => kinds.includes(kind)).map(({ oid }) => oid);
+  // A kind of two words that begins with one of these is asked about for nothing.
+  const oids = (...kinds: string[]) =>
+    entries.filter(({ description }) => kinds.some((kind) => description.startsWith(`${kind} `))).map(({ oid }) => oid);
   return {
     indexes: await readIndexFacts(source, oids('INDEX', 'CONSTRAINT')),
     triggerClones: await readTriggerClones(source, oids('TRIGGER')),

@@ -10,8 +10,8 @@ const positions = (plan: { position: number }[][][]) =>
   plan.map((batches) => batches.map((batch) => batch.map(({ position }) => position)));
 
 describe('the batches of a schema', () => {
-  test('of what has nothing in common run at the same time, as many as there are sessions, and all of the same size', () => {
-    const plan = planBatches(entries(independent(4 * MANY)), new Set(), 4);
+  test('of what has nothing in common run at the same time, some at a time', () => {
+    const plan = planBatches(entries(independent(4 * MANY)), new Set(), true);
     expect(plan).toHaveLength(1);
     expect(plan[0]?.map((batch) => batch.length)).toEqual([MANY, MANY, MANY, MANY]);
   });
@@ -19,7 +19,7 @@ describe('the batches of a schema', () => {
   test('have what touches the same together and in order, also where only a third one joins them', () => {
     const [one, other] = [1_000_001, 1_000_002];
     const list = entries([[one], ...independent(MANY), [other], [7_000_000, one, other], [other, 7_000_001]]);
-    const [batches = []] = positions(planBatches(list, new Set(), 3));
+    const [batches = []] = positions(planBatches(list, new Set(), true));
     const together = batches.find((batch) => batch.includes(0)) ?? [];
     for (const position of [0, MANY + 1, MANY + 2, MANY + 3]) expect(together).toContain(position);
     expect(together).toEqual([...together].sort((a, b) => a - b));
@@ -27,15 +27,16 @@ describe('the batches of a schema', () => {
   });
 
   test('are one after the other around what runs alone, and around what must not be run twice', () => {
-    const list = entries([...independent(MANY), null, null, ...independent(MANY, MANY), [9_999]]);
-    const plan = positions(planBatches(list, new Set([list.length - 1]), 2));
+    const list = entries([...independent(2 * MANY), null, null, ...independent(2 * MANY, 2 * MANY), [9_999]]);
+    const plan = positions(planBatches(list, new Set([list.length - 1]), true));
     expect(plan.map((batches) => batches.length)).toEqual([2, 1, 2, 1]);
-    expect(plan[1]).toEqual([[MANY, MANY + 1]]);
+    expect(plan[1]).toEqual([[2 * MANY, 2 * MANY + 1]]);
     expect(plan[3]).toEqual([[list.length - 1]]);
   });
 
-  test('are one in order where there is one session, or too little to run at the same time', () => {
-    expect(positions(planBatches(entries(independent(100)), new Set(), 1))).toHaveLength(1);
-    expect(positions(planBatches(entries([null, [1], null, [2], [3]]), new Set(), 4))).toEqual([[[0, 1, 2, 3, 4]]]);
+  test('are one after the other in order where there is one session, or too little to run at the same time', () => {
+    const plan = positions(planBatches(entries(independent(LIMITS.schemaBatchEntries + 1)), new Set(), false));
+    expect(plan.map((batches) => batches.map((batch) => batch.length))).toEqual([[LIMITS.schemaBatchEntries], [1]]);
+    expect(positions(planBatches(entries([null, [1], null, [2], [3]]), new Set(), true))).toEqual([[[0, 1, 2, 3, 4]]]);
   });
 });
