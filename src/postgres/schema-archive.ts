@@ -128,7 +128,7 @@ async function writeEntries(
   return position;
 }
 
-/** Is awaited later: until then its failure is not nobody's. */
+/** Is awaited later; a failure before that must not count as unhandled. */
 function awaitedLater<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => undefined);
   return promise;
