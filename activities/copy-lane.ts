@@ -1,7 +1,7 @@
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { LaneProgress } from '../src/domain/migration.ts';
-import { Bell } from '../src/postgres/bell.ts';
+import { Bell, ring } from '../src/postgres/bell.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { relayCopies } from '../src/postgres/copy-stream.ts';
 import { holdOpenGeneration } from '../src/postgres/generation.ts';
@@ -118,6 +118,8 @@ async function copyUnits(
       target,
       tiny.map(({ relation }) => relation),
     );
+  // Of tiny tables nobody waits for anything but the last, and a lane rings when it ends.
+  if (tiny.length < units.length) await ring(target);
   for (const count of rows.values()) progress.rows += count;
 }
 

@@ -1,5 +1,5 @@
 import type { LaneProgress, Migration } from '../src/domain/migration.ts';
-import { Bell } from '../src/postgres/bell.ts';
+import { Bell, ring } from '../src/postgres/bell.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { buildIndex, finishTables } from '../src/postgres/table-finish.ts';
 import { claimIndexUnit, findUnfinished, finishUnits } from '../src/postgres/unit.ts';
@@ -45,6 +45,7 @@ async function buildNext(target: Session, progress: LaneProgress, bell: Bell): P
       await buildIndex(target, unit.position, unit);
     }
     await finishUnits(target, [{ id: unit.id, rows: null }], (performance.now() - began) / 1000);
+    await ring(target);
     return true;
   });
   progress.current = null;

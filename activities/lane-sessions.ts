@@ -2,6 +2,7 @@ import { LEDGER_SCHEMA } from '../src/contract.ts';
 import type { SessionRole } from '../src/contract.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
+import { ring } from '../src/postgres/bell.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import { ENTRY_SETTINGS } from '../src/postgres/entry.ts';
 import type { ActivityDeps } from './context.ts';
@@ -86,11 +87,12 @@ export async function takeOverLane(target: Session, { kind, lane }: Lane, sessio
 /**
  * A lane commits asynchronously, and when it is over nobody does again what a crash of the target takes back. So it ends
  * with a commit that waits for the disk, and with it for all that it has seen committed. It must write something: others
- * wait for nothing.
+ * wait for nothing. Lanes that wait for this one wake up.
  */
 export async function flushLane(target: Session, { kind, lane }: Lane): Promise<void> {
   await target.transaction(async () => {
     await target.query('SET LOCAL synchronous_commit = on');
     await target.query(`UPDATE ${LEDGER_SCHEMA}.lane SET pid = pid WHERE kind = $1 AND lane = $2`, [kind, lane]);
+    await ring(target);
   });
 }

@@ -261,9 +261,9 @@ async function bigForeignKeys(target: Session, entries: readonly EntryRow[]): Pr
     .map(({ position, sql }) => ({ position, table: /^ALTER TABLE (?:ONLY )?([^\n]+)\n/.exec(sql)?.[1] ?? '' }));
   if (foreignKeys.length === 0) return new Set();
   const rows = await target.query<{ position: number }>(
-    // Not a join: the planner would take the size of every relation first.
-    `SELECT f.position FROM unnest($1::int[], $2::text[]) AS f (position, name)
-      WHERE pg_table_size(to_regclass(f.name)) > $3 OR (SELECT c.relkind = 'p' FROM pg_class c WHERE c.oid = to_regclass(f.name))`,
+    // As ANALYZE has left it after the copy: to ask the file system took 0.08 s for each 1,000.
+    `SELECT f.position FROM unnest($1::int[], $2::text[]) AS f (position, name) JOIN pg_class c ON c.oid = to_regclass(f.name)
+      WHERE c.relkind = 'p' OR c.relpages * current_setting('block_size')::float8 > $3`,
     [foreignKeys.map(({ position }) => position), foreignKeys.map(({ table }) => table), LIMITS.tinyTableBytes],
   );
   return new Set(rows.map(({ position }) => position));

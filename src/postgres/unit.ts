@@ -1,7 +1,6 @@
 import { LEDGER_SCHEMA } from '../contract.ts';
 import { LIMITS } from '../domain/limits.ts';
 import type { CopyProgress } from '../domain/migration.ts';
-import { ring } from './bell.ts';
 import type { Session } from './connection.ts';
 
 /** A piece of copying: a table, a range of a split table's pages, or one of its key. */
@@ -104,7 +103,7 @@ export async function claimIndexUnit(target: Session): Promise<IndexUnit | undef
   return undefined;
 }
 
-/** Marks units as done, in the transaction that did them; lanes that wait for them wake up when it commits. */
+/** Marks units as done, in the transaction that did them. */
 export async function finishUnits(
   target: Session,
   done: readonly { id: number; rows: number | null }[],
@@ -116,7 +115,6 @@ export async function finishUnits(
        FROM unnest($1::bigint[], $2::bigint[]) AS d (id, rows) WHERE u.id = d.id`,
     [done.map(({ id }) => id), done.map(({ rows }) => rows), seconds],
   );
-  await ring(target);
 }
 
 /** Marks the index units of tiny tables, whose indexes came with their rows. */

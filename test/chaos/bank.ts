@@ -7,7 +7,8 @@ const OPENING_BALANCE = 1000;
 
 /**
  * A bank: money that is only moved, a history with a row for every transfer, and beside them a table that is copied in
- * pieces, long values, partitions, a keyless table, sequences, a trigger and a materialized view.
+ * pieces, long values, partitions, a keyless table, sequences, a trigger and a materialized view; and branches, whose
+ * tables and foreign keys are so many that several sessions make them.
  */
 export const BANK = `
 CREATE TABLE account (id int PRIMARY KEY, balance bigint NOT NULL);
@@ -35,6 +36,13 @@ CREATE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSER
 CREATE TRIGGER changed AFTER UPDATE ON account FOR EACH ROW WHEN (NEW.id % 20 = 0) EXECUTE FUNCTION note_change();
 CREATE MATERIALIZED VIEW total AS SELECT count(*) AS accounts FROM account;
 SELECT lo_from_bytea(0, decode(repeat('ab', 5000), 'hex'));
+DO $$ BEGIN
+  FOR n IN 1 .. 60 LOOP
+    EXECUTE format('CREATE TABLE branch_%s (id int PRIMARY KEY, name text)', n);
+    EXECUTE format('INSERT INTO branch_%s SELECT g, md5(g::text) FROM generate_series(1, 5) g', n);
+    IF n % 4 <> 1 THEN EXECUTE format('ALTER TABLE branch_%s ADD FOREIGN KEY (id) REFERENCES branch_%s', n, n - 1); END IF;
+  END LOOP;
+END $$;
 `;
 
 /** One statement, so that it is there or not; never from an account to itself. */
