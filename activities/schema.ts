@@ -12,6 +12,7 @@ import { displayView, readPopulated, readInOrder, refresh } from '../src/postgre
 import { archiveSchema, nameSome } from '../src/postgres/schema-archive.ts';
 import { readRelations } from '../src/postgres/schema-catalog.ts';
 import { toMigrationError } from '../src/postgres/sqlstate.ts';
+import { FOREIGN_KEY, FOREIGN_KEY_VALIDATION, notValid } from '../src/postgres/stage.ts';
 import type { ActivityDeps } from './context.ts';
 import { activitySignal, heartbeating, nextPoll, openBeside, openSource, openTarget, withSession } from './context.ts';
 import { requireSlots } from './replication-guards.ts';
@@ -85,7 +86,7 @@ export function createSchemaActivities(deps: ActivityDeps) {
               step: 'restoreConstraints',
               otherwise: 'ConstraintFailed',
               alone: (entries) => bigForeignKeys(target, entries),
-              instead: notValid,
+              instead: leftNotValid,
               onProgress: (label) => (current = label),
               onDone: saying(deps, 'restored'),
             }),
@@ -127,7 +128,7 @@ export function createSchemaActivities(deps: ActivityDeps) {
               await runEntries([target], { ...run, postpone });
               if (postponed) await nextPoll();
             }
-            await runEntries([target], { ...run, instead: notValid });
+            await runEntries([target], { ...run, instead: leftNotValid });
           },
         );
       });
@@ -254,10 +255,13 @@ async function requireAllArrived(target: Session): Promise<void> {
   );
 }
 
-/** Adding one reads both tables. A partitioned table has no size of its own, so it counts as big. */
+/**
+ * Those that look at the rows of a large table while they are added, because they could not be split. A partitioned
+ * table has no size of its own, so it counts as big.
+ */
 async function bigForeignKeys(target: Session, entries: readonly EntryRow[]): Promise<Set<number>> {
   const foreignKeys = entries
-    .filter(({ kind }) => kind === 'FK CONSTRAINT')
+    .filter(({ kind, sql }) => kind === FOREIGN_KEY && !sql.endsWith(' NOT VALID;\n'))
     .map(({ position, sql }) => ({ position, table: /^ALTER TABLE (?:ONLY )?([^\n]+)\n/.exec(sql)?.[1] ?? '' }));
   if (foreignKeys.length === 0) return new Set();
   const rows = await target.query<{ position: number }>(
@@ -272,10 +276,13 @@ async function bigForeignKeys(target: Session, entries: readonly EntryRow[]): Pr
 const FOREIGN_KEY_VIOLATION = '23503';
 
 /** The rows broke it on the source already, where its triggers were off: it is brought over as far as rows allow. */
-function notValid({ kind, label, sql }: EntryRow, sqlstate: string | null): { sql: string; warning: string } | null {
-  if (kind !== 'FK CONSTRAINT' || sqlstate !== FOREIGN_KEY_VIOLATION) return null;
+function leftNotValid(
+  { kind, label, sql }: EntryRow,
+  sqlstate: string | null,
+): ReturnType<NonNullable<EntryRun['instead']>> {
+  if (sqlstate !== FOREIGN_KEY_VIOLATION || (kind !== FOREIGN_KEY && kind !== FOREIGN_KEY_VALIDATION)) return null;
   return {
-    sql: sql.trim().replace(/;$/, ' NOT VALID;'),
+    sql: kind === FOREIGN_KEY ? notValid(sql) : null,
     warning: `${label} is NOT VALID on the target: rows break it, on the source too. Mend them, then VALIDATE CONSTRAINT.`,
   };
 }

@@ -1,37 +1,52 @@
 import { LIMITS } from '../domain/limits.ts';
+import { FOREIGN_KEY_VALIDATION } from './stage.ts';
 
 interface Entry {
   position: number;
+  kind: string;
+  relation: number | null;
   touches: readonly number[] | null;
 }
 
+/** Transactions one after the other, on one session; each is some entries. */
+export type Batch<E> = E[][];
+
 /**
  * Cuts entries into what comes one after the other; each of that is batches that may run at the same time, if `beside`
- * wants that at all. `alone`: positions of those that are a batch of their own.
+ * wants that at all. `alone`: positions of those that are a transaction of their own.
  */
 export function planBatches<E extends Entry>(
   entries: readonly E[],
   alone: ReadonlySet<number>,
   beside: boolean,
-): E[][][] {
-  const plan: E[][][] = [];
+): Batch<E>[][] {
+  const plan: Batch<E>[][] = [];
   let inOrder: E[] = [];
   const flush = () => {
-    for (const part of partsOf(inOrder)) plan.push([part]);
+    for (const transaction of transactionsOf(inOrder)) plan.push([[transaction]]);
     inOrder = [];
   };
-  for (const run of runsOf(entries, ({ position, touches }) => touches !== null && !alone.has(position))) {
-    // Few are not worth the transactions that they would take.
-    if (beside && run.isFree && run.entries.length >= LIMITS.schemaEntriesBeside) {
+  const wayOf = ({ position, kind, touches }: E) => {
+    if (kind === FOREIGN_KEY_VALIDATION) return 'by table';
+    return touches !== null && !alone.has(position) ? 'beside' : 'in order';
+  };
+  for (const run of runsOf(entries, wayOf)) {
+    if (run.way === 'by table') {
       flush();
-      plan.push(batchesOf(run.entries));
+      plan.push(byTable(run.entries));
+      continue;
+    }
+    // Few are not worth the transactions that they would take.
+    if (beside && run.way === 'beside' && run.entries.length >= LIMITS.schemaEntriesBeside) {
+      flush();
+      plan.push(batchesOf(run.entries).map(transactionsOf));
       continue;
     }
     for (const entry of run.entries) {
       if (!alone.has(entry.position)) inOrder.push(entry);
       else {
         flush();
-        plan.push([[entry]]);
+        plan.push([[[entry]]]);
       }
     }
   }
@@ -39,23 +54,34 @@ export function planBatches<E extends Entry>(
   return plan;
 }
 
-/** What goes into one transaction each. */
-export const partsOf = <E>(entries: readonly E[]): E[][] =>
+const transactionsOf = <E>(entries: readonly E[]): Batch<E> =>
   Array.from({ length: Math.ceil(entries.length / LIMITS.schemaBatchEntries) }, (_, n) =>
     entries.slice(n * LIMITS.schemaBatchEntries, (n + 1) * LIMITS.schemaBatchEntries),
   );
 
-function runsOf<E>(entries: readonly E[], isFree: (entry: E) => boolean): { isFree: boolean; entries: E[] }[] {
-  const runs: { isFree: boolean; entries: E[] }[] = [];
+function runsOf<E, W>(entries: readonly E[], wayOf: (entry: E) => W): { way: W; entries: E[] }[] {
+  const runs: { way: W; entries: E[] }[] = [];
   for (const entry of entries) {
+    const way = wayOf(entry);
     const last = runs.at(-1);
-    if (last?.isFree === isFree(entry)) last.entries.push(entry);
-    else runs.push({ isFree: isFree(entry), entries: [entry] });
+    if (last?.way === way) last.entries.push(entry);
+    else runs.push({ way, entries: [entry] });
   }
   return runs;
 }
 
-/** What touches the same comes into the same batch, in order. The longest come first, so that no session waits for one. */
+/** Two on one table would wait for each other; each takes long, so nothing is repeated with it. */
+function byTable<E extends Entry>(entries: readonly E[]): Batch<E>[] {
+  const batches = new Map<number | null, Batch<E>>();
+  for (const entry of entries) {
+    const others = batches.get(entry.relation);
+    if (others === undefined) batches.set(entry.relation, [[entry]]);
+    else others.push([entry]);
+  }
+  return longestFirst([...batches.values()]);
+}
+
+/** What touches the same comes into the same batch, in order. */
 function batchesOf<E extends Entry>(entries: readonly E[]): E[][] {
   const islands = new Islands();
   for (const { touches } of entries) islands.join(touches ?? []);
@@ -67,13 +93,16 @@ function batchesOf<E extends Entry>(entries: readonly E[]): E[][] {
     else others.push(entry);
   }
   const batches: E[][] = [];
-  for (const island of [...byIsland.values()].sort((a, b) => b.length - a.length)) {
+  for (const island of longestFirst([...byIsland.values()])) {
     const last = batches.at(-1);
     if (last !== undefined && last.length + island.length <= LIMITS.schemaEntriesBeside) last.push(...island);
     else batches.push([...island]);
   }
   return batches.map((batch) => batch.sort((a, b) => a.position - b.position));
 }
+
+/** So that no session waits for one at the end. */
+const longestFirst = <T>(lists: readonly T[][]): T[][] => lists.toSorted((a, b) => b.length - a.length);
 
 /** Sets of ids that were named together, directly or by others. */
 class Islands {

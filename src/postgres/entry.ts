@@ -4,9 +4,11 @@ import { LIMITS } from '../domain/limits.ts';
 import type { Session } from './connection.ts';
 import { applyLeniently } from './lenient.ts';
 import { recordWarning } from './ledger.ts';
-import { partsOf, planBatches } from './entry-batch.ts';
+import type { Batch } from './entry-batch.ts';
+import { planBatches } from './entry-batch.ts';
 import { sqlstateOf, toMigrationError } from './sqlstate.ts';
 import type { Stage, StagedEntry } from './stage.ts';
+import { FOREIGN_KEY, FOREIGN_KEY_VALIDATION } from './stage.ts';
 
 const ENTRY = `${LEDGER_SCHEMA}.entry`;
 
@@ -58,6 +60,8 @@ export interface EntryRow {
   position: number;
   kind: string;
   label: string;
+  /** Oid of the table on the source, where the entry belongs to one. */
+  relation: number | null;
   touches: readonly number[] | null;
   sql: string;
 }
@@ -71,9 +75,9 @@ export const nextEntries = (
   wanted: WantedEntries = 'all',
 ): Promise<EntryRow[]> =>
   target.query<EntryRow>(
-    `SELECT position, kind, label, touches, sql FROM ${ENTRY}
+    `SELECT position, kind, label, relation::float8, touches, sql FROM ${ENTRY}
       WHERE stage = ANY ($1) AND state = 'todo' AND position > $2
-        AND ($4 = 'all' OR (kind = 'FK CONSTRAINT') = ($4 = 'foreign keys')) ORDER BY position LIMIT $3`,
+        AND ($4 = 'all' OR (kind IN ('${FOREIGN_KEY}', '${FOREIGN_KEY_VALIDATION}')) = ($4 = 'foreign keys')) ORDER BY position LIMIT $3`,
     [stages, after, limit, wanted],
   );
 
@@ -93,8 +97,8 @@ export interface EntryRun {
   otherwise: FailureType;
   /** Positions of those that take long, each in a transaction of its own, so that nothing is repeated with them. */
   alone?: (entries: readonly EntryRow[]) => Promise<ReadonlySet<number>>;
-  /** Another statement to try when an entry failed, with the warning that says so; null: none. */
-  instead?: (entry: EntryRow, sqlstate: string | null) => { sql: string; warning: string } | null;
+  /** What to do when an entry failed, with the warning that says so; null: nothing helps. No `sql`: it is left out. */
+  instead?: (entry: EntryRow, sqlstate: string | null) => { sql: string | null; warning: string } | null;
   /** Whether an entry that failed is left for a later run. */
   postpone?: (entry: EntryRow, sqlstate: string | null) => boolean;
   onProgress?: (label: string) => void;
@@ -117,11 +121,10 @@ export async function runEntries(sessions: readonly [Session, ...Session[]], run
     const alone = (await run.alone?.(entries)) ?? new Set<number>();
     for (const batches of planBatches(entries, alone, sessions.length > 1)) {
       const failed = await spread(batches, sessions, (session, batch) => {
-        run.onProgress?.(batch[0]?.label ?? '');
-        return runBatch(session, batch);
+        return runBatch(session, batch, run);
       });
       for (const entry of failed.flat().sort((a, b) => a.position - b.position)) await runEntry(target, entry, run);
-      if (run.onDone !== undefined) for (const { label } of batches.flat()) run.onDone(label);
+      if (run.onDone !== undefined) for (const { label } of batches.flat(2)) run.onDone(label);
     }
     after = last.position;
   }
@@ -151,9 +154,11 @@ async function spread<T, R>(
 }
 
 /** Answers those that are still to be done: where one failed, trying each by itself will tell more. */
-async function runBatch(target: Session, batch: readonly EntryRow[]): Promise<readonly EntryRow[]> {
-  const parts = partsOf(batch);
-  for (const [index, part] of parts.entries()) if (!(await runTogether(target, part))) return parts.slice(index).flat();
+async function runBatch(target: Session, batch: Batch<EntryRow>, run: EntryRun): Promise<readonly EntryRow[]> {
+  for (const [index, entries] of batch.entries()) {
+    run.onProgress?.(entries[0]?.label ?? '');
+    if (!(await runTogether(target, entries))) return batch.slice(index).flat();
+  }
   return [];
 }
 
@@ -192,7 +197,7 @@ async function runEntry(target: Session, entry: EntryRow, run: EntryRun): Promis
     const secondTry = async () => {
       const warnings = instead === null ? await applyLeniently(target, entry, sqlstate) : [instead.warning];
       if (warnings === null) throw failure;
-      if (instead !== null) await target.query(instead.sql);
+      if (instead?.sql != null) await target.query(instead.sql);
       for (const warning of warnings) await recordWarning(target, run.step, warning);
       await mark(target, entry, warnings.join(' '));
     };

@@ -47,7 +47,7 @@ CREATE TABLE ${LEDGER_SCHEMA}.entry (
   position int PRIMARY KEY,
   dump_id int NOT NULL,
   stage text NOT NULL CHECK (stage IN ('pre', 'index', 'key', 'post', 'last')),
-  kind text NOT NULL,                  -- pg_dump's word: TABLE, INDEX, FK CONSTRAINT, ACL, …
+  kind text NOT NULL,                  -- pg_dump's word: TABLE, INDEX, FK CONSTRAINT, ACL, …; ours: FK VALIDATION
   label text NOT NULL,                 -- for people
   class_oid bigint NOT NULL,           -- catalog and oid of the object on the source; 0 where it has none
   oid bigint NOT NULL,

@@ -16,6 +16,7 @@ import { findProgram } from './programs.ts';
 import {
   hasHiddenColumnOption,
   hasSchema,
+  readForeignKeyFacts,
   readIndexFacts,
   readInvalidIndexes,
   readRelations,
@@ -26,7 +27,7 @@ import {
 } from './schema-catalog.ts';
 import { toMigrationError } from './sqlstate.ts';
 import type { StagedEntry, StagingFacts } from './stage.ts';
-import { stageEntry } from './stage.ts';
+import { FOREIGN_KEY, stageEntry, ValidationOrder } from './stage.ts';
 
 const STEP = 'copySchema';
 
@@ -87,6 +88,7 @@ async function writeEntries(
   const tablespaces = await readTablespaces(target);
   const dumped = new Set<number>();
   const tables = new Set<number>();
+  const order = new ValidationOrder();
   let position = 0;
   const write = async (entries: readonly StagedEntry[]) => {
     await insertEntries(target, entries, position).catch((error: unknown) => {
@@ -114,7 +116,7 @@ async function writeEntries(
       if (parts.some(({ touches }) => touches !== null)) tables.add(entry.dumpId);
       return parts;
     });
-    writing = awaitedLater(write(staged));
+    writing = awaitedLater(write(order.place(staged)));
   };
   for await (const entry of archive) {
     dumped.add(entry.oid);
@@ -123,7 +125,7 @@ async function writeEntries(
   await flush();
   await Promise.all([asking, writing]);
   await requireAllDumped(source, dumped);
-  await write([...(await schemaPublic(source, target)), ...(await readTriggerStates(source))]);
+  await write([...order.rest(), ...(await schemaPublic(source, target)), ...(await readTriggerStates(source))]);
   await warnOfWhatStays(source, target);
   return position;
 }
@@ -146,6 +148,7 @@ async function readFacts(
     entries.filter(({ description }) => kinds.some((kind) => description.startsWith(`${kind} `))).map(({ oid }) => oid);
   return {
     indexes: await readIndexFacts(source, oids('INDEX', 'CONSTRAINT')),
+    foreignKeys: await readForeignKeyFacts(source, oids(FOREIGN_KEY)),
     triggerClones: await readTriggerClones(source, oids('TRIGGER')),
     excludedExtensions: plan.extensions.exclude,
     privileges: plan.privileges,

@@ -16,7 +16,7 @@ export interface StagedEntry {
   label: string;
   classOid: number;
   oid: number;
-  /** Oid of the table on the source, for the stages `index` and `key`. */
+  /** Oid of the table on the source, for the stages `index` and `key` and for what validates a foreign key. */
   relation: number | null;
   /** What it locks, by dump ids: entries without one in common may run beside each other. Null: it runs alone. */
   touches: readonly number[] | null;
@@ -34,9 +34,20 @@ export interface IndexFact {
   unusual: boolean;
 }
 
+/** A foreign key of a large table whose rows can be checked after it was added. */
+export interface ForeignKeyFact {
+  /** Oid of the table that has it. */
+  relation: number;
+  schema: string;
+  table: string;
+  name: string;
+}
+
 export interface StagingFacts {
   /** By the oid of the index or of the constraint. */
   indexes: ReadonlyMap<number, IndexFact>;
+  /** By the oid of the constraint. */
+  foreignKeys: ReadonlyMap<number, ForeignKeyFact>;
   /** Clones of a partitioned table's trigger: their states are carried by statements of our own. */
   triggerClones: ReadonlySet<number>;
   excludedExtensions: readonly string[];
@@ -67,6 +78,10 @@ export const NOT_CARRIED: readonly string[] = [
 
 export const GRANTS: readonly string[] = ['ACL', 'DEFAULT ACL'];
 
+export const FOREIGN_KEY = 'FK CONSTRAINT';
+/** Not pg_dump's: the second half of a foreign key that was split. */
+export const FOREIGN_KEY_VALIDATION = 'FK VALIDATION';
+
 export const OUR_PUBLICATION = /^pgtransit_[0-9a-f]{12}_[gk]\d+( |$)/;
 
 export function stageEntry(entry: ArchiveEntry, facts: StagingFacts): StagedEntry[] {
@@ -93,13 +108,23 @@ export function stageEntry(entry: ArchiveEntry, facts: StagingFacts): StagedEntr
       sql: stored({ ...entry, sql }, facts),
     }));
   }
+  const foreignKey = kind === FOREIGN_KEY ? facts.foreignKeys.get(entry.oid) : undefined;
+  if (foreignKey !== undefined) {
+    return [
+      { ...staged, stage: 'post', touches: touchedBy(entry, facts), sql: notValid(entry.sql) },
+      {
+        ...{ ...staged, kind: FOREIGN_KEY_VALIDATION, stage: 'post', relation: foreignKey.relation },
+        sql: `ALTER TABLE ${quoteName(foreignKey.schema, foreignKey.table)} VALIDATE CONSTRAINT ${quoteIdent(foreignKey.name)};\n`,
+      },
+    ];
+  }
   const [touches, sql] = [touchedBy(entry, facts), stored({ ...entry, sql: unlessThere(entry) }, facts)];
   return [{ ...staged, stage: otherStage(entry), touches, sql }];
 }
 
 /** These lock nothing but tables and their sequences, which pg_dump names among what they depend on. */
 const OF_THEIR_OWN: readonly string[] = ['TABLE', 'SEQUENCE'];
-const OF_TABLES: readonly string[] = ['SEQUENCE OWNED BY', 'DEFAULT', 'COMMENT', 'FK CONSTRAINT'];
+const OF_TABLES: readonly string[] = ['SEQUENCE OWNED BY', 'DEFAULT', 'COMMENT', FOREIGN_KEY];
 
 function touchedBy({ kind, dumpId, dependsOn }: ArchiveEntry, { tables }: StagingFacts): number[] | null {
   const touched = dependsOn.filter((id) => tables.has(id));
@@ -149,6 +174,33 @@ function splitIndex({ kind, sql }: ArchiveEntry, index: IndexFact): { stage: Sta
     { stage: 'index', sql: build },
     { stage: 'key', sql: add + sql.slice(first.length) },
   ];
+}
+
+/** Of a statement that adds a constraint: without a look at the rows. */
+export const notValid = (sql: string): string => sql.trim().replace(/;$/, ' NOT VALID;\n');
+
+/**
+ * Validations come after all foreign keys, beside each other, and before whatever else comes after the rows: policies
+ * would hide rows from who validates.
+ */
+export class ValidationOrder {
+  #waiting: StagedEntry[] = [];
+
+  place(entries: readonly StagedEntry[]): StagedEntry[] {
+    return entries.flatMap((entry) => {
+      if (entry.kind === FOREIGN_KEY_VALIDATION) {
+        this.#waiting.push(entry);
+        return [];
+      }
+      return entry.kind === FOREIGN_KEY || entry.kind === 'COMMENT' ? [entry] : [...this.rest(), entry];
+    });
+  }
+
+  rest(): StagedEntry[] {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    return waiting;
+  }
 }
 
 /** pg_restore sets these for whatever follows; here each entry runs on its own. A missing tablespace: the default. */

@@ -287,39 +287,6 @@ function commandLines(): string[] {
 describe('restoreConstraints', () => {
   const parentAndChild = `CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY, p int CONSTRAINT c_p REFERENCES p);`;
 
-  test('brings a foreign key that rows break as NOT VALID, with its triggers off as they are', async () => {
-    const f = await prepared({ sql: `${parentAndChild} ALTER TABLE c DISABLE TRIGGER ALL;` });
-    await f.copySchema();
-    await f.to.psql(f.m.database, 'INSERT INTO c VALUES (1, 999)');
-    await f.restoreConstraints();
-    expect(await warningsOf(f)).toContain('FK CONSTRAINT public.c c_p is NOT VALID');
-    const found = await f.to.psql(
-      f.m.database,
-      `SELECT convalidated, (SELECT string_agg(tgenabled::text, '' ORDER BY tgrelid::regclass::text) FROM pg_trigger WHERE tgconstraint = k.oid)
-         FROM pg_constraint k WHERE conname = 'c_p'`,
-    );
-    expect(found).toBe('f|DDOO');
-  });
-
-  test('adds a foreign key of a large or partitioned table in a transaction of its own, and small ones in one', async () => {
-    const f = await prepared({
-      sql: `CREATE TABLE p (id int PRIMARY KEY);
-        CREATE TABLE large (p int REFERENCES p, filler text); CREATE TABLE parted (p int REFERENCES p) PARTITION BY LIST (p);
-        CREATE TABLE small (p int REFERENCES p); CREATE TABLE tiny (p int REFERENCES p);`,
-    });
-    await f.copySchema();
-    await f.to.psql(
-      f.m.database,
-      `INSERT INTO large (filler) SELECT repeat('x', 1000) FROM generate_series(1, 2000); ANALYZE large;`,
-    );
-    await f.restoreConstraints();
-    const together = await f.to.psql(
-      f.m.database,
-      `SELECT string_agg(conrelid::regclass::text, ' ' ORDER BY 1) FROM pg_constraint WHERE contype = 'f' GROUP BY xmin::text ORDER BY 1`,
-    );
-    expect(together.split('\n')).toEqual(['large', 'parted', 'small tiny']);
-  });
-
   test('names the object that fails, keeps what is done, and goes on when it was mended', async () => {
     const f = await prepared({
       sql: `${parentAndChild} CREATE TABLE late (id int UNIQUE); GRANT SELECT ON late TO PUBLIC;`,

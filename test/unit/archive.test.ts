@@ -99,6 +99,7 @@ describe('the stage of an entry', () => {
   };
   const facts: StagingFacts = {
     indexes: new Map(),
+    foreignKeys: new Map(),
     triggerClones: new Set(),
     excludedExtensions: ['hstore'],
     privileges: true,

@@ -4,16 +4,18 @@ import { planBatches } from '../../src/postgres/entry-batch.ts';
 
 const MANY = LIMITS.schemaEntriesBeside;
 
-const entries = (touches: (readonly number[] | null)[]) => touches.map((ids, position) => ({ position, touches: ids }));
+const entries = (touches: (readonly number[] | null)[]) =>
+  touches.map((ids, position) => ({ position, kind: 'TABLE', relation: null, touches: ids }));
 const independent = (count: number, from = 0) => Array.from({ length: count }, (_, n) => [from + n]);
-const positions = (plan: { position: number }[][][]) =>
-  plan.map((batches) => batches.map((batch) => batch.map(({ position }) => position)));
+/** Without regard to transactions. */
+const positions = (plan: { position: number }[][][][]) =>
+  plan.map((batches) => batches.map((batch) => batch.flat().map(({ position }) => position)));
 
 describe('the batches of a schema', () => {
   test('of what has nothing in common run at the same time, some at a time', () => {
     const plan = planBatches(entries(independent(4 * MANY)), new Set(), true);
     expect(plan).toHaveLength(1);
-    expect(plan[0]?.map((batch) => batch.length)).toEqual([MANY, MANY, MANY, MANY]);
+    expect(plan[0]?.map((batch) => batch.flat().length)).toEqual([MANY, MANY, MANY, MANY]);
   });
 
   test('have what touches the same together and in order, also where only a third one joins them', () => {
@@ -38,5 +40,20 @@ describe('the batches of a schema', () => {
     const plan = positions(planBatches(entries(independent(LIMITS.schemaBatchEntries + 1)), new Set(), false));
     expect(plan.map((batches) => batches.map((batch) => batch.length))).toEqual([[LIMITS.schemaBatchEntries], [1]]);
     expect(positions(planBatches(entries([null, [1], null, [2], [3]]), new Set(), true))).toEqual([[[0, 1, 2, 3, 4]]]);
+  });
+
+  test('of validations are those of a table one after the other, each its own transaction, on as few sessions as there are', () => {
+    const validation = (position: number, relation: number) => ({
+      ...{ position, relation, kind: 'FK VALIDATION', touches: null },
+    });
+    const keys = entries([null, [1]]);
+    const list = [...keys, validation(2, 7), validation(3, 8), validation(4, 8), validation(5, 9)];
+    for (const beside of [true, false]) {
+      const plan = planBatches(list, new Set(), beside);
+      const numbers = plan.map((batches) =>
+        batches.map((batch) => batch.map((t) => t.map(({ position }) => position))),
+      );
+      expect(numbers).toEqual([[[[0, 1]]], [[[3], [4]], [[2]], [[5]]]]);
+    }
   });
 });
