@@ -155,7 +155,7 @@ describe.concurrent('pgtransit pg without a Temporal server', { timeout: PATIENC
           await eventually(
             () => finishedUnits('killed'),
             (units) => units.length > 0,
-            60_000,
+            PATIENCE_MS / 2,
           );
         else await delay(1_500 + kill * 350);
         return 'still runs';
