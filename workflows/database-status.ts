@@ -150,6 +150,17 @@ export class DatabaseStatus {
     this.#tell(news || Date.now() - this.#toldParent >= every);
   }
 
+  /** Every row is there. The last measurement is older than that, and knows less than this plan if it is older still. */
+  copiedAll(planned: { tables: number; bytes: number }): void {
+    const [tables, bytes] = [this.#measured?.tables?.total ?? 0, this.#measured?.bytes?.total ?? 0];
+    const all = (total: number) => ({ copied: total, total });
+    this.#measured = {
+      ...(this.#measured ?? { lagBytes: null, retainedBytes: null, problem: null }),
+      tables: all(Math.max(tables, planned.tables)),
+      bytes: all(Math.max(bytes, planned.bytes)),
+    };
+  }
+
   /** What a cutover needs, as just looked at. The parent hears when other things are missing than before. */
   assess(conditions: Condition[]): void {
     const missing = (all: Condition[] | null) => all?.filter((condition) => !isOk(condition)).map(({ name }) => name);

@@ -221,7 +221,7 @@ async function copyGeneration(run: DatabaseRun, generation: number): Promise<voi
   await run.underSnapshot(generation, async () => {
     await run.attempt('copySchema', `${database}: copy the schema`, m, generation);
     const planned = await run.attempt('planCopy', `${database}: plan the copy`, m, generation);
-    const { tables = 0, indexes = 0 } = planned ?? {};
+    const { tables = 0, bytes = 0, indexes = 0 } = planned ?? {};
 
     status.enter('copying', `Copying ${tables} tables.`);
     await sideBySide(
@@ -230,6 +230,7 @@ async function copyGeneration(run: DatabaseRun, generation: number): Promise<voi
         await run.lanes(copy, `${database}: copy ${tables} tables`, (lane, summary) =>
           step('copyTables', summary, m, generation, lane),
         );
+        status.copiedAll({ tables, bytes });
         status.enter('indexing', `Building the last of ${indexes} indexes.`);
       },
       () =>

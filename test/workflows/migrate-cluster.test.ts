@@ -62,6 +62,23 @@ describe('migrateCluster', () => {
     });
   });
 
+  test('says that all rows are there once they are, whatever was measured before', async () => {
+    let build: () => void = () => undefined;
+    const built = new Promise<void>((resolve) => (build = resolve));
+    const buildIndexes = () => built.then(() => ({ tables: 1, rows: 0, bytes: 0, current: null }));
+    await withWorkers({ buildIndexes }, async ({ start }) => {
+      const handle = await start('migrateCluster', { stop: { when: 'caught-up' } });
+      const { databases } = await eventually(
+        () => progressOf(handle),
+        (progress) => progress.databases[0]?.phase === 'indexing',
+      );
+      build();
+      const [tables, bytes] = [2, 1000].map((total) => ({ copied: total, total }));
+      expect(databases).toMatchObject([{ tables, bytes }]);
+      expect(((await handle.result()) as ClusterReport).status).toBe('done');
+    });
+  });
+
   test('says while it streams what a cutover needs, and of the whole cluster what is missing', async () => {
     const lag = { name: 'lag', state: 'ok', detail: 'None.', next: null } as const;
     const errors = { name: 'apply-errors', state: 'problem', detail: '3 errors.', next: 'Mend `public.t`.' } as const;
