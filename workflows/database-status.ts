@@ -189,6 +189,7 @@ export class DatabaseStatus {
   }
 
   #countSeconds(): void {
+    if (hasEnded(this.#phase)) return;
     const now = Date.now();
     const before = this.#seconds[this.#phase] ?? 0;
     this.#seconds[this.#phase] = Math.round((before + (now - this.#phaseSince) / 1000) * 10) / 10;

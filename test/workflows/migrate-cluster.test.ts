@@ -37,6 +37,17 @@ describe('migrateCluster', () => {
       expect(report.status).toBe('done');
       expect(report.roles).toEqual([{ role: 'app', status: 'created', placeholder: false, message: 'role created' }]);
       expect(report.databases[0]).toMatchObject({ database: 'shop', method: 'replication', status: 'done', rows: 10 });
+      const phases = [
+        'preparing',
+        'copying',
+        'indexing',
+        'subscribing',
+        'catching-up',
+        'streaming',
+        'stopping',
+        'finishing',
+      ];
+      expect(Object.keys(report.databases[0]?.seconds ?? {})).toEqual(phases);
       const order = [
         'createDatabase',
         'openSnapshot',
