@@ -36,6 +36,8 @@ export class ClusterRun {
   readonly #stop: ClusterStop;
   #searchAttributes = false;
   #refused: DatabaseReport[] = [];
+  /** What cancelled databases say of what could not be undone. */
+  readonly #notUndone: string[] = [];
 
   constructor(status: ClusterStatus) {
     this.#status = status;
@@ -93,6 +95,8 @@ export class ClusterRun {
     }
     // Wait for all, also when they are being cancelled: only then is everything undone.
     const outcomes = await Promise.allSettled(ended);
+    if (CancellationScope.current().consideredCancelled && this.#notUndone.length > 0)
+      throw toApplicationFailure(new MigrationError('NotUndone', this.#notUndone.join(' ').slice(0, 8000)));
     return outcomes.map((outcome) => {
       if (outcome.status === 'rejected') throw outcome.reason;
       return outcome.value;
@@ -124,7 +128,8 @@ export class ClusterRun {
         if (!CancellationScope.current().consideredCancelled) return bareReport(database, 'cancelled', 'Cancelled.');
         throw error;
       }
-      const { message } = readFailure(error);
+      const { type, message } = readFailure(error);
+      if (type === 'NotUndone') this.#notUndone.push(message);
       this.#status.databaseEnded(database, 'failed', message);
       this.#stop.ended(database, message);
       return reportIn(error) ?? bareReport(database, 'failed', message);

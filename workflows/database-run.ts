@@ -42,6 +42,8 @@ export class DatabaseRun {
   readonly m: Migration;
   readonly status: DatabaseStatus;
   readonly compensations = new Compensations();
+  /** What an end leaves, as a sentence; null: everything undone. Goes with the compensations: ending.ts. */
+  endsWith: string | null = null;
   readonly warnings: string[];
   readonly #parking: Parking;
   readonly #agreement: Agreement;

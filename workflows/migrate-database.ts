@@ -1,13 +1,12 @@
-import { continueAsNew, ContinueAsNew, isCancellation, workflowInfo } from '@temporalio/workflow';
+import { continueAsNew, ContinueAsNew, workflowInfo } from '@temporalio/workflow';
 import type { WrittenReport } from '../activities/finish.ts';
 import type { StopRequest } from '../src/contract.ts';
-import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
-import { MigrationError } from '../src/domain/failure.ts';
+import { readFailure } from '../src/domain/application-failure.ts';
 import { formatBytes } from '../src/domain/format.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration, PinnedServers } from '../src/domain/migration.ts';
 import { migrationId } from '../src/domain/migration-id.ts';
-import type { Fence, Method, Plan } from '../src/domain/plan.ts';
+import type { Method, Plan } from '../src/domain/plan.ts';
 import { parsePlan } from '../src/domain/plan.ts';
 import type { CutoverReport, DatabaseReport } from '../src/domain/progress.ts';
 import { capDatabaseReport } from '../src/domain/progress.ts';
@@ -15,6 +14,7 @@ import type { CutOver } from './cut-over.ts';
 import { streamUntilCutOver } from './cut-over.ts';
 import type { CarriedRun } from './database-run.ts';
 import { DatabaseRun } from './database-run.ts';
+import { ended, sourceFollows, STILL_FENCED, targetServes, undoAtEnd } from './ending.ts';
 import { measure, measuring } from './measuring.ts';
 import { followBack } from './reversing.ts';
 import { sideBySide } from './side-by-side.ts';
@@ -59,7 +59,7 @@ export async function migrateDatabase(input: DatabaseMigrationInput): Promise<Da
     return { ...report, seconds: run.status.seconds() };
   } catch (error) {
     if (error instanceof ContinueAsNew) throw error;
-    throw await undone(run, error);
+    throw await ended(run, error);
   }
 }
 
@@ -77,7 +77,7 @@ async function migrate(run: DatabaseRun, input: DatabaseMigrationInput): Promise
   const { written, cutOver } = moved;
   let isBack = false;
   if (cutOver !== null && m.plan.reverse !== false) {
-    endFollowingWith(run);
+    sourceFollows(run, cutOver.cutover.fence);
     isBack = await followBack(run, cutOver.cutover, () =>
       continueAsNew<typeof migrateDatabase>({ ...input, carried: { ...run.carry(), moved } }),
     );
@@ -118,9 +118,7 @@ async function move(run: DatabaseRun, input: DatabaseMigrationInput): Promise<Mo
     status.enter('preparing', 'Setting up the database, its snapshot and its schema.');
     await step('recheck', `${database}: check once more that nothing is in the way`, m);
   }
-  run.compensations.add('undo everything on both servers', () =>
-    step('undo', `${database}: undo what was made on both servers`, m),
-  );
+  undoAtEnd(run);
   if (!streams) await step('createDatabase', `${database}: create the database on the target`, m);
 
   const cutOver =
@@ -136,6 +134,7 @@ async function move(run: DatabaseRun, input: DatabaseMigrationInput): Promise<Mo
         });
 
   status.enter('finishing', cutOver === null ? 'Restoring the last settings.' : 'The target can be written to.');
+  if (cutOver !== null) targetServes(run, cutOver.cutover.fence);
   const written = await run.attempt('readReport', `${database}: read what was done, for the report`, m);
   if (cutOver === null) return { written, cutOver };
   await run.attempt('dropReplication', `${database}: drop subscription, slot and publication`, m);
@@ -145,16 +144,6 @@ async function move(run: DatabaseRun, input: DatabaseMigrationInput): Promise<Mo
     run.warnings.push(...(settled?.warnings ?? []));
   }
   return { written, cutOver };
-}
-
-/** From now on nothing of the migration itself is undone: an end only lets the source go. */
-function endFollowingWith(run: DatabaseRun): void {
-  const { m } = run;
-  run.compensations.clear();
-  run.compensations.add('drop the bookkeeping', () => step('finish', `${m.database}: drop the bookkeeping`, m));
-  run.compensations.add('drop the reverse replication', () =>
-    step('dropReverse', `${m.database}: end the replication back to the source`, m),
-  );
 }
 
 const ROLLED_BACK =
@@ -258,7 +247,7 @@ async function subscribe(run: DatabaseRun): Promise<void> {
   await measure(run);
 }
 
-/** Past the point of no return. Clients that PgBouncer holds go on when it leads to the target. */
+/** Clients that PgBouncer holds go on when it leads to the target. */
 async function leadClientsOver(run: DatabaseRun, cutover: CutoverReport): Promise<void> {
   const { m } = run;
   const areHeld = cutover.fence === 'pgbouncer';
@@ -299,53 +288,4 @@ function comparedMessage({ verified }: CutOver['cutover']): string {
   const since =
     unchanged === 0 ? '' : `, ${unchanged} of them while they streamed, and neither side has written to those since`;
   return `${tables} of ${ofTables} tables (${formatBytes(bytes)}) were compared${since}.`;
-}
-
-const STILL_FENCED: Record<Fence, string> = {
-  none: '',
-  'read-only': 'The source is still read-only.',
-  'lock-out': 'The source still lets nobody connect.',
-  pgbouncer: '',
-  external: 'The fence on the source is still up, unless who put it up has lifted it.',
-};
-
-/** Undoes everything, and returns the failure or cancellation to end with, with the report in its details. */
-async function undone(run: DatabaseRun, error: unknown): Promise<unknown> {
-  const { m, status } = run;
-  // Then the target serves, whatever becomes of the source.
-  const wasMoved = status.phase === 'reversing' || status.phase === 'rolling-back';
-  const leftovers = await run.compensations.run();
-  const cancelled = isCancellation(error);
-  const failure = readFailure(error);
-  const cancelledMessage = wasMoved
-    ? 'Cancelled; the target serves, and the source follows it no more.'
-    : 'Cancelled; the source is as it was.';
-  status.enter(cancelled ? 'cancelled' : 'failed', cancelled ? cancelledMessage : failure.message);
-  const measured = status.measured;
-  const report = capDatabaseReport({
-    database: m.database,
-    method: m.method,
-    status: cancelled ? 'cancelled' : 'failed',
-    message: cancelled ? 'Cancelled.' : failure.message,
-    tables: measured?.tables?.copied ?? 0,
-    rows: measured?.rows ?? 0,
-    bytes: measured?.bytes?.copied ?? 0,
-    seconds: status.seconds(),
-    generations: status.generations,
-    walAfterMarkBytes: null,
-    cutover: null,
-    warnings: [...run.warnings, ...leftovers],
-  });
-  if (cancelled) return error;
-  const type = failure.type === 'Unknown' ? 'ServerError' : failure.type;
-  const next =
-    leftovers.length === 0
-      ? wasMoved
-        ? 'The target serves, and the source follows it no more.'
-        : 'Everything was undone. Mend the cause, then start the migration again.'
-      : `Not everything could be undone: ${leftovers.join(' ')}`;
-  return toApplicationFailure(
-    new MigrationError(type, `${m.database}: ${failure.message}`, { ...failure.details, next }),
-    [report],
-  );
 }

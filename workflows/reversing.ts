@@ -13,6 +13,7 @@ import type { RollbackRequest } from '../src/contract.ts';
 import { Compensations } from './compensation.ts';
 import type { DatabaseRun } from './database-run.ts';
 import { within } from './deadline.ts';
+import { sourceServesAgain } from './ending.ts';
 import { deadlinePassed, failOnce, fenceBroken, orPutBack } from './put-back.ts';
 import { step } from './step.ts';
 
@@ -117,6 +118,7 @@ async function rollBack(run: DatabaseRun, request: RollbackRequest): Promise<voi
     ),
   );
   // The point of no return: from here on the source may be written to.
+  sourceServesAgain(run);
   await run.attempt('unfence', `${database}: let writers in on the source again`, m);
 }
 

@@ -35,7 +35,11 @@ export async function endOf<Result>(handle: WorkflowHandle): Promise<{ result: R
 function failedOutcome(cause: Error | undefined): Outcome {
   const none = { report: null, findings: null };
   if (cause instanceof CancelledFailure)
-    return { status: 'cancelled', message: 'It was cancelled, and everything on the source was undone.', ...none };
+    return {
+      status: 'cancelled',
+      message: 'It was cancelled, and what was made on the source is undone. What had been cut over by then stays so.',
+      ...none,
+    };
   if (cause instanceof TerminatedFailure)
     return {
       status: 'terminated',

@@ -52,6 +52,10 @@ export const FAILURES = {
   },
   NotSwitched: { retry: false, next: 'Lead the clients to the target, then resolve with retry.' },
   ServerError: { retry: false, next: 'Read the message; mend the cause, then resolve with retry.' },
+  NotUndone: {
+    retry: false,
+    next: 'Mend that, then `pgtransit cleanup` shows and drops what is left: a slot keeps WAL on its server.',
+  },
   Aborted: { retry: false, next: 'Start the migration again when it is wanted.' },
   DatabasesFailed: { retry: false, next: 'Read the report in the details; start again for the databases that failed.' },
 } as const satisfies Record<string, { retry: boolean; next: string }>;
@@ -61,7 +65,7 @@ export type FailureType = keyof typeof FAILURES;
 /** Trying again cannot help: the snapshot or slot is gone, an operator has decided, or nothing was changed yet. */
 const FINAL: readonly FailureType[] = [
   ...(['InvalidPlan', 'ValidationFailed', 'InvalidRequest'] as const),
-  ...(['SnapshotLost', 'SlotLost', 'TooMuchWal', 'Aborted', 'DatabasesFailed'] as const),
+  ...(['SnapshotLost', 'SlotLost', 'TooMuchWal', 'NotUndone', 'Aborted', 'DatabasesFailed'] as const),
 ];
 
 /** Whether an operator is asked; docs/failures.md has what to answer. What is retried never gets that far. */

@@ -105,7 +105,7 @@ async function jumpedSequences(source: World['source']['server'], { database, ev
   return names.split('\n');
 }
 
-/** The source goes on as if nothing had been; or, when it ended after the cutover, the target does. */
+/** The source goes on as if nothing had been; or, when it ended after the cutover, the target does, and only that. */
 async function judgeUndone(
   { source, target }: World,
   { database, ending, events, bank, plan }: Case,
@@ -115,7 +115,8 @@ async function judgeUndone(
   if (ending.how === 'cancelled' && !isCancelled && ending.parked.length === 0)
     problems.push('It was cancelled, and nobody had asked for it.');
   const refused = await takesWrites(source.server, database);
-  if (refused.length > 0 && plan.after !== null) {
+  if (ending.said.includes('The target serves')) {
+    if (refused.length === 0) problems.push('The target serves, and the source takes writes too.');
     const neither = await takesWrites(target.server, database);
     bank.lead(target.server);
     await bank.stop();

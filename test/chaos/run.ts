@@ -16,6 +16,8 @@ export interface Ending {
   report: ClusterReport | null;
   /** What it said at its end. */
   message: string;
+  /** What its database said of itself then; empty: there was none yet, or nobody answered. */
+  said: string;
   /** What it said each time that it was parked; all but the last were answered with `retry`. */
   parked: string[];
 }
@@ -84,7 +86,7 @@ export async function perform(
   })();
   try {
     await client.workflow.start('migrateCluster', options);
-    const ending = await follow(world, handle, storm, () => goOn(world, handle, plan.after, bank));
+    const ending = await follow(world, handle, database, storm, () => goOn(world, handle, plan.after, bank));
     await storm.end();
     await quiet(world, storm.events);
     const problems = await judge(world, { plan, database, ending, events: storm.events, bank });
@@ -109,6 +111,7 @@ export async function perform(
 async function follow(
   world: World,
   handle: WorkflowHandle,
+  name: string,
   storm: ReturnType<typeof startStorm>,
   goOn: () => Promise<boolean>,
 ): Promise<Ending> {
@@ -117,7 +120,7 @@ async function follow(
   const patienceMs = PATIENCE_MS + storm.events.length * PATIENCE_PER_EVENT_MS;
   for (const giveUpAt = Date.now() + patienceMs; Date.now() < giveUpAt; await delay(100)) {
     const status = await answer(world, () => handle.describe().then(({ status: { name } }) => name));
-    if (status !== null && status !== 'RUNNING') return ended(handle, parked);
+    if (status !== null && status !== 'RUNNING') return ended(world, handle, name, parked);
     const progress = await answer(world, () => handle.query<ClusterProgress>('progress'));
     const database = progress?.databases[0];
     if (database === undefined) continue;
@@ -135,7 +138,7 @@ async function follow(
       if (await goOn()) told = Date.now();
     }
   }
-  return { how: 'hung', report: null, message: '', parked };
+  return { how: 'hung', report: null, message: '', said: '', parked };
 }
 
 /** The target serves: leads the writers there, and once they have written asks for what the plan has. Answers whether. */
@@ -160,15 +163,17 @@ async function reply(
   else await answer(world, () => handle.executeUpdate('resolve', { args: [{ action: 'retry' }] }));
 }
 
-async function ended(handle: WorkflowHandle, parked: string[]): Promise<Ending> {
+async function ended(world: World, handle: WorkflowHandle, database: string, parked: string[]): Promise<Ending> {
+  const child = world.client.workflow.getHandle(`${handle.workflowId}/${database}`);
+  const said = (await answer(world, () => child.query<DatabaseProgress>('progress')))?.message ?? '';
   try {
     const report = (await handle.result()) as ClusterReport;
-    return { how: 'done', report, message: report.databases[0]?.message ?? '', parked };
+    return { how: 'done', report, message: report.databases[0]?.message ?? '', said, parked };
   } catch (error) {
     const { cause } = error as Error;
     const message = cause instanceof Error ? cause.message : String(error);
     const cancelled = (await handle.describe()).status.name === 'CANCELLED';
-    return { how: cancelled ? 'cancelled' : 'failed', report: null, message, parked };
+    return { how: cancelled ? 'cancelled' : 'failed', report: null, message, said, parked };
   }
 }
 

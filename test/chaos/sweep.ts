@@ -28,6 +28,12 @@ const MODES = {
     first: [at('write behind the fence', 'walAfterMark@1:before')],
     steps: ['unfence', 'enableSubscriptions'],
   },
+  'cancel-moved': {
+    method: 'replication',
+    after: null,
+    first: [at('cancel', 'dropReplication@1:before')],
+    steps: ['dropReplication', 'finish'],
+  },
   'cancel-armed': {
     method: 'replication',
     after: 'rollback',

@@ -1,0 +1,109 @@
+import { isCancellation } from '@temporalio/workflow';
+import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
+import { MigrationError } from '../src/domain/failure.ts';
+import type { Fence } from '../src/domain/plan.ts';
+import { capDatabaseReport } from '../src/domain/progress.ts';
+import type { DatabaseRun } from './database-run.ts';
+import { step } from './step.ts';
+
+/** What a migration that is cancelled or fails leaves: until the target serves, the source as it was. */
+export function undoAtEnd(run: DatabaseRun): void {
+  const { m, compensations } = run;
+  compensations.clear();
+  compensations.add('undo everything on both servers', () =>
+    step('undo', `${m.database}: undo what was made on both servers`, m),
+  );
+  run.endsWith = null;
+}
+
+/**
+ * From here on clients may write to the target. An end undoes nothing that keeps them there: the fence on the source stays,
+ * for writers in two places lose rows; what is left of the migration is only cleared away. PgBouncer's clients are all in
+ * one place anyway, and hang until it is told to let them go.
+ */
+export function targetServes(run: DatabaseRun, fence: Fence): void {
+  const { m, compensations } = run;
+  sourceFollows(run, fence);
+  compensations.add('drop the replication', () =>
+    step('dropReplication', `${m.database}: drop subscription, slot and publication`, m),
+  );
+  if (fence !== 'pgbouncer') return;
+  compensations.add('let the clients go on in PgBouncer', () =>
+    step('unfence', `${m.database}: let the clients go on, wherever PgBouncer leads them`, m),
+  );
+  run.endsWith = 'The target has everything, and the clients go on where PgBouncer leads them.';
+}
+
+/** … and the replication that brought it there is gone. */
+export function sourceFollows(run: DatabaseRun, fence: Fence): void {
+  const { m, compensations } = run;
+  compensations.clear();
+  compensations.add('drop the bookkeeping', () => step('finish', `${m.database}: drop the bookkeeping`, m));
+  if (m.plan.reverse !== false)
+    compensations.add('drop the reverse replication', () =>
+      step('dropReverse', `${m.database}: end the replication back to the source`, m),
+    );
+  const follows = m.plan.reverse === false ? '' : ', and the source follows it no more';
+  run.endsWith = sentences(`The target serves${follows}.`, STILL_FENCED[fence]);
+}
+
+/** After a rollback has drained: what keeps writers out of the source has to go, whatever happens. */
+export function sourceServesAgain(run: DatabaseRun): void {
+  const { m } = run;
+  run.compensations.add('let writers in on the source', () =>
+    step('unfence', `${m.database}: let writers in on the source again`, m),
+  );
+  run.endsWith = 'The source serves again, with everything that was written to the target.';
+}
+
+export const STILL_FENCED: Record<Fence, string> = {
+  none: '',
+  'read-only': 'The source is still read-only.',
+  'lock-out': 'The source still lets nobody connect.',
+  pgbouncer: '',
+  external: 'The fence on the source is still up, unless who put it up has lifted it.',
+};
+
+/** Puts back or clears away, and returns the failure or cancellation to end with, with the report in its details. */
+export async function ended(run: DatabaseRun, error: unknown): Promise<unknown> {
+  const { m, status, endsWith } = run;
+  const leftovers = await run.compensations.run();
+  const isCancelled = isCancellation(error);
+  const failure = readFailure(error);
+  const left =
+    leftovers.length === 0
+      ? null
+      : `Not everything could be ${endsWith === null ? 'undone' : 'cleared away'}: ${leftovers.join(' ')}`;
+  const outcome = sentences(endsWith, left);
+  const message = isCancelled
+    ? sentences('Cancelled.', outcome === '' ? 'The source is as it was.' : outcome)
+    : sentences(failure.message, endsWith);
+  status.enter(isCancelled ? 'cancelled' : 'failed', message);
+  const measured = status.measured;
+  const report = capDatabaseReport({
+    database: m.database,
+    method: m.method,
+    status: isCancelled && left === null ? 'cancelled' : 'failed',
+    message,
+    tables: measured?.tables?.copied ?? 0,
+    rows: measured?.rows ?? 0,
+    bytes: measured?.bytes?.copied ?? 0,
+    seconds: status.seconds(),
+    generations: status.generations,
+    walAfterMarkBytes: null,
+    cutover: null,
+    warnings: [...run.warnings, ...leftovers],
+  });
+  if (isCancelled && left === null) return error;
+  if (isCancelled)
+    // Temporal's "Canceled" would say that all is well.
+    return toApplicationFailure(new MigrationError('NotUndone', `${m.database}: ${message}`), [report]);
+  const type = failure.type === 'Unknown' ? 'ServerError' : failure.type;
+  const next = outcome === '' ? 'Everything was undone. Mend the cause, then start the migration again.' : outcome;
+  return toApplicationFailure(new MigrationError(type, `${m.database}: ${message}`, { ...failure.details, next }), [
+    report,
+  ]);
+}
+
+const sentences = (...texts: readonly (string | null)[]): string =>
+  texts.filter((text) => text !== null && text !== '').join(' ');
