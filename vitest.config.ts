@@ -23,6 +23,7 @@ export default defineConfig({
     // A quarter of an hour: `npm run test:matrix`.
     exclude: ['test/matrix/**'],
     globalSetup: ['test/support/global-setup.ts'],
+    setupFiles: ['test/support/end-with-vitest.ts'],
     // Processes, not threads: the Temporal SDK's native library wants one of its own.
     pool: 'forks',
     // More than cores: many files wait for servers, heartbeats and timeouts.

@@ -4,10 +4,10 @@
  *   npm run test:chaos [-- --seed N --runs M]
  *   npm run test:chaos -- --failpoints MODE, which is one of those of sweep.ts
  */
-import { spawnSync } from 'node:child_process';
 import path from 'node:path';
 import process from 'node:process';
 import { parseArgs } from 'node:util';
+import { startVitest } from 'vitest/node';
 
 const { values } = parseArgs({
   options: {
@@ -16,19 +16,14 @@ const { values } = parseArgs({
     failpoints: { type: 'string' },
   },
 });
-const root = path.join(import.meta.dirname, '..', '..');
-const { status } = spawnSync(
-  path.join(root, 'node_modules', '.bin', 'vitest'),
-  ['run', '--config', path.join(import.meta.dirname, 'vitest.config.ts')],
-  {
-    cwd: root,
-    stdio: 'inherit',
-    env: {
-      ...process.env,
-      CHAOS_SEED: values.seed,
-      CHAOS_RUNS: values.runs,
-      ...(values.failpoints && { CHAOS_FAILPOINTS: values.failpoints }),
-    },
-  },
-);
-process.exitCode = status ?? 1;
+Object.assign(process.env, {
+  CHAOS_SEED: values.seed,
+  CHAOS_RUNS: values.runs,
+  ...(values.failpoints && { CHAOS_FAILPOINTS: values.failpoints }),
+});
+// In this process: what ends it ends the campaign.
+const vitest = await startVitest('test', [], {
+  config: path.join(import.meta.dirname, 'vitest.config.ts'),
+  watch: false,
+});
+await vitest.close();
