@@ -8,7 +8,8 @@ import { sessionCommand } from './command-session.ts';
 import { UsageError } from './usage-error.ts';
 
 const WHAT =
-  'Everything on the source is undone: slots, publications, the snapshot, a fence. Databases on the target are kept.';
+  'Everything on the source is undone: slots, publications, the snapshot, a fence; the fence not once the target serves. ' +
+  'Databases on the target are kept.';
 
 const HELP = `
 ${WHAT}
