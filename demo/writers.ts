@@ -33,7 +33,9 @@ export function startWriters(uri: (database: string) => string, perSecond: numbe
   const ended: string[] = [];
   const write = async (database: string, statements: readonly string[]): Promise<void> => {
     const client = new pg.Client({ connectionString: uri(database), application_name: 'demo writer' });
-    client.on('error', () => undefined);
+    // What ends a session that is idle just then comes here; the next statement only says that there is none.
+    let end: Error | null = null;
+    client.on('error', (error: Error) => (end ??= error));
     try {
       await client.connect();
       for (let n = 0; !stopping; n += 1) {
@@ -44,7 +46,8 @@ export function startWriters(uri: (database: string) => string, perSecond: numbe
         if (pause > 0) await new Promise((resolve) => setTimeout(resolve, pause));
       }
     } catch (error) {
-      ended.push(`${database}: ${error instanceof Error ? error.message : String(error)}`);
+      const cause = end ?? error;
+      ended.push(`${database}: ${cause instanceof Error ? cause.message : String(cause)}.`);
     } finally {
       await client.end().catch(() => undefined);
     }
