@@ -8,6 +8,7 @@ import { readFence } from '../src/postgres/fence.ts';
 import type { Leftover } from '../src/postgres/leftovers.ts';
 import { dropLeftover, findLeftovers } from '../src/postgres/leftovers.ts';
 import { dropLedger, ledgerExists } from '../src/postgres/ledger.ts';
+import { allowTruncate } from '../src/postgres/truncate-refusal.ts';
 import type { ActivityDeps } from './context.ts';
 import { openSource, openTarget, withSession } from './context.ts';
 import { lift } from './fence.ts';
@@ -19,19 +20,39 @@ export function createUndoActivities(deps: ActivityDeps) {
      * migration has, so that it works whatever was there. Each side is done even if the other cannot be.
      */
     async undo(m: Migration): Promise<void> {
-      const failures: unknown[] = [];
-      const attempt = (work: () => Promise<void>) => work().catch((error: unknown) => void failures.push(error));
-      // A subscription on either side first: its walsender would hold the slot on the other.
-      await attempt(() => onTarget(deps, m, (target) => dropAll(target, m, ['subscription'])));
-      await attempt(() => onTarget(deps, m, (target) => unfence(deps, m, target)));
-      await attempt(() => undoSource(deps, m));
-      await attempt(() => onTarget(deps, m, (target) => dropAll(target, m, ['slot', 'publication'])));
+      await each([
+        // A subscription on either side first: its walsender would hold the slot on the other.
+        () => onTarget(deps, m, (target) => dropAll(target, m, ['subscription'])),
+        () => onTarget(deps, m, (target) => unfence(deps, m, target)),
+        () => undoSource(deps, m),
+        () => onTarget(deps, m, (target) => dropAll(target, m, ['slot', 'publication'])),
+      ]);
       // The ledger knows what the fence is to put back, so it goes last, and only when that has been done.
-      if (failures.length === 0) await attempt(() => onTarget(deps, m, (target) => dropOurLedger(target, m)));
-      const retryable = failures.find((failure) => failure instanceof MigrationError && failure.retryable);
-      if (failures.length > 0) throw retryable ?? failures[0];
+      await onTarget(deps, m, (target) => dropOurLedger(target, m));
+    },
+
+    /**
+     * The replications of this migration away on both servers, in either direction, when the target serves. The fence stays,
+     * and the ledger, which `finish` needs. Each side is done even if the other cannot be: an old server may be gone, and
+     * must not leave a slot on the new one.
+     */
+    async clearAway(m: Migration): Promise<void> {
+      await each([
+        () => onTarget(deps, m, (target) => dropAll(target, m, ['subscription'])),
+        () => undoSource(deps, m),
+        () => onTarget(deps, m, (target) => dropAll(target, m, ['slot', 'publication'])),
+        () => onTarget(deps, m, (target) => freeTables(target, m)),
+      ]);
     },
   };
+}
+
+/** All of them, whatever becomes of the others. @throws the first failure, rather one that passes by itself */
+async function each(work: readonly (() => Promise<void>)[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const one of work) await one().catch((error: unknown) => void failures.push(error));
+  const retryable = failures.find((failure) => failure instanceof MigrationError && failure.retryable);
+  if (failures.length > 0) throw retryable ?? failures[0];
 }
 
 const roles = (m: Migration): string[] =>
@@ -65,6 +86,12 @@ async function dropOurLedger(target: Session, m: Migration): Promise<void> {
   if (!(await isOurs(target, m))) return;
   await dropExtras(target);
   await dropLedger(target);
+}
+
+async function freeTables(target: Session, m: Migration): Promise<void> {
+  if (!(await isOurs(target, m))) return;
+  await allowTruncate(target);
+  await dropExtras(target);
 }
 
 async function isOurs(target: Session, m: Migration): Promise<boolean> {

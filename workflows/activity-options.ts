@@ -93,10 +93,12 @@ const KIND_OF: Record<keyof Activities, Kind> = {
   readReport: 'change',
   finish: 'change',
   undo: 'cleanup',
+  clearAway: 'cleanup',
 };
 
-export function activityOptions(step: keyof Activities, lanesTaskQueue: string): ActivityOptions {
-  const kind = KIND_OF[step];
+/** `atEnd`: of a migration that was cancelled or has failed. */
+export function activityOptions(step: keyof Activities, lanesTaskQueue: string, atEnd: boolean): ActivityOptions {
+  const kind = atEnd ? 'cleanup' : KIND_OF[step];
   return {
     heartbeatTimeout: LIMITS.heartbeatTimeoutMs,
     // Undoing starts only when nothing works any more.

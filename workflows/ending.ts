@@ -4,54 +4,44 @@ import { MigrationError } from '../src/domain/failure.ts';
 import type { Fence } from '../src/domain/plan.ts';
 import { capDatabaseReport } from '../src/domain/progress.ts';
 import type { DatabaseRun } from './database-run.ts';
-import { step } from './step.ts';
+import { endStep } from './step.ts';
 
 /** What a migration that is cancelled or fails leaves: until the target serves, the source as it was. */
 export function undoAtEnd(run: DatabaseRun): void {
   const { m, compensations } = run;
   compensations.clear();
   compensations.add('undo everything on both servers', () =>
-    step('undo', `${m.database}: undo what was made on both servers`, m),
+    endStep('undo', `${m.database}: undo what was made on both servers`, m),
   );
   run.endsWith = null;
 }
 
 /**
  * From here on clients may write to the target. An end undoes nothing that keeps them there: the fence on the source stays,
- * for writers in two places lose rows; what is left of the migration is only cleared away. PgBouncer's clients are all in
- * one place anyway, and hang until it is told to let them go.
+ * for writers in two places lose rows; what is left of the migration is only cleared away. `areHeld`: by PgBouncer, which
+ * has all of them in one place, and where they hang until it is told to let them go.
  */
-export function targetServes(run: DatabaseRun, fence: Fence): void {
-  const { m, compensations } = run;
-  sourceFollows(run, fence);
-  compensations.add('drop the replication', () =>
-    step('dropReplication', `${m.database}: drop subscription, slot and publication`, m),
-  );
-  if (fence !== 'pgbouncer') return;
-  compensations.add('let the clients go on in PgBouncer', () =>
-    step('unfence', `${m.database}: let the clients go on, wherever PgBouncer leads them`, m),
-  );
-  run.endsWith = 'The target has everything, and the clients go on where PgBouncer leads them.';
-}
-
-/** … and the replication that brought it there is gone. */
-export function sourceFollows(run: DatabaseRun, fence: Fence): void {
+export function targetServes(run: DatabaseRun, fence: Fence, areHeld: boolean): void {
   const { m, compensations } = run;
   compensations.clear();
-  compensations.add('drop the bookkeeping', () => step('finish', `${m.database}: drop the bookkeeping`, m));
-  if (m.plan.reverse !== false)
-    compensations.add('drop the reverse replication', () =>
-      step('dropReverse', `${m.database}: end the replication back to the source`, m),
-    );
+  compensations.add('drop the bookkeeping', () => endStep('finish', `${m.database}: drop the bookkeeping`, m));
+  compensations.add('drop the replication', () =>
+    endStep('clearAway', `${m.database}: drop the replication on both servers`, m),
+  );
   const follows = m.plan.reverse === false ? '' : ', and the source follows it no more';
   run.endsWith = sentences(`The target serves${follows}.`, STILL_FENCED[fence]);
+  if (!areHeld) return;
+  compensations.add('let the clients go on in PgBouncer', () =>
+    endStep('unfence', `${m.database}: let the clients go on, wherever PgBouncer leads them`, m),
+  );
+  run.endsWith = 'The target has everything, and the clients go on where PgBouncer leads them.';
 }
 
 /** After a rollback has drained: what keeps writers out of the source has to go, whatever happens. */
 export function sourceServesAgain(run: DatabaseRun): void {
   const { m } = run;
   run.compensations.add('let writers in on the source', () =>
-    step('unfence', `${m.database}: let writers in on the source again`, m),
+    endStep('unfence', `${m.database}: let writers in on the source again`, m),
   );
   run.endsWith = 'The source serves again, with everything that was written to the target.';
 }

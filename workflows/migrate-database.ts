@@ -14,7 +14,7 @@ import type { CutOver } from './cut-over.ts';
 import { streamUntilCutOver } from './cut-over.ts';
 import type { CarriedRun } from './database-run.ts';
 import { DatabaseRun } from './database-run.ts';
-import { ended, sourceFollows, STILL_FENCED, targetServes, undoAtEnd } from './ending.ts';
+import { ended, STILL_FENCED, targetServes, undoAtEnd } from './ending.ts';
 import { measure, measuring } from './measuring.ts';
 import { followBack } from './reversing.ts';
 import { sideBySide } from './side-by-side.ts';
@@ -77,7 +77,7 @@ async function migrate(run: DatabaseRun, input: DatabaseMigrationInput): Promise
   const { written, cutOver } = moved;
   let isBack = false;
   if (cutOver !== null && m.plan.reverse !== false) {
-    sourceFollows(run, cutOver.cutover.fence);
+    targetServes(run, cutOver.cutover.fence, false);
     isBack = await followBack(run, cutOver.cutover, () =>
       continueAsNew<typeof migrateDatabase>({ ...input, carried: { ...run.carry(), moved } }),
     );
@@ -134,7 +134,7 @@ async function move(run: DatabaseRun, input: DatabaseMigrationInput): Promise<Mo
         });
 
   status.enter('finishing', cutOver === null ? 'Restoring the last settings.' : 'The target can be written to.');
-  if (cutOver !== null) targetServes(run, cutOver.cutover.fence);
+  if (cutOver !== null) targetServes(run, cutOver.cutover.fence, cutOver.cutover.fence === 'pgbouncer');
   const written = await run.attempt('readReport', `${database}: read what was done, for the report`, m);
   if (cutOver === null) return { written, cutOver };
   await run.attempt('dropReplication', `${database}: drop subscription, slot and publication`, m);

@@ -173,3 +173,15 @@ test('whoever watches says what is in the way of following, and undoing takes aw
   await runActivity(f.steps.undo, [f.m]);
   expect(await reverseObjects(f)).toEqual([]);
 }, 90_000);
+
+test('a source that is gone leaves no slot behind on the target', async () => {
+  const f = await cutOver();
+  await runActivity(f.steps.armReverse, [f.m]);
+  const { source } = f.endpoints;
+  Object.assign(f.endpoints, { source: { ...source, info: { ...source.info, port: '1' } } });
+  await expect(runActivity(f.steps.clearAway, [f.m])).rejects.toMatchObject({ type: 'ConnectionFailed' });
+  expect(await reverseObjects(f)).toEqual([{ '?column?': 'subscription' }]);
+  Object.assign(f.endpoints, { source });
+  await runActivity(f.steps.clearAway, [f.m]);
+  expect(await reverseObjects(f)).toEqual([]);
+});

@@ -1,6 +1,6 @@
 import { afterEach, expect, test } from 'vitest';
 import { generationName } from '../../src/contract.ts';
-import { countRows, eventually, runActivity } from '../support/copy-fixture.ts';
+import { countRows, runActivity } from '../support/copy-fixture.ts';
 import type { ReplicationFixture, ReplicationOptions } from '../support/replication-fixture.ts';
 import { replicationFixture } from '../support/replication-fixture.ts';
 import { dropDatabase } from '../support/servers.ts';
@@ -14,6 +14,21 @@ async function fixture(options: ReplicationOptions = {}): Promise<ReplicationFix
   const f = await replicationFixture({ schema: 'CREATE TABLE public.t (id int PRIMARY KEY)', ...options });
   closing.push(f.close);
   return f;
+}
+
+/** Of the replication, on either server. */
+async function leftOf({ m, source, target }: ReplicationFixture): Promise<string[]> {
+  const rows = await Promise.all(
+    [source, target].map((session) =>
+      session.query<{ kind: string }>(
+        `SELECT 'publication' AS kind FROM pg_publication WHERE pubname LIKE $1
+         UNION ALL SELECT 'slot' FROM pg_replication_slots WHERE slot_name LIKE $1
+         UNION ALL SELECT 'subscription' FROM pg_subscription WHERE subname LIKE $1`,
+        [`pgtransit_${m.id}%`],
+      ),
+    ),
+  );
+  return rows.flat().map(({ kind }) => kind);
 }
 
 test('undoing leaves nothing of a migration that streams, keeps the rows, and may run again', async () => {
@@ -76,24 +91,41 @@ test('undoing never touches another migration', async () => {
   expect(await other.leftovers()).toEqual(before);
 });
 
+const settings = async (f: ReplicationFixture): Promise<string[]> => {
+  const rows = await (
+    await f.open('source')
+  ).query<{ setting: string }>(
+    `SELECT setting FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(setconfig) AS setting WHERE datname = current_database()`,
+  );
+  return rows.map(({ setting }) => setting);
+};
+const FENCED = ['default_transaction_read_only=on'];
+
 test('undoing lifts the fence', async () => {
   const f = await fixture();
   await f.stream();
   await runActivity(f.steps.fence, [f.m, 'read-only']);
-  await eventually('the fence', async () => {
-    const session = await f.open('source');
-    const { readonly } = await session.one<{ readonly: string }>(
-      `SELECT setting AS readonly FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(setconfig) AS setting WHERE datname = current_database()`,
-    );
-    return readonly === 'default_transaction_read_only=on';
-  });
+  expect(await settings(f)).toEqual(FENCED);
   await runActivity(f.steps.undo, [f.m]);
-  const session = await f.open('source');
-  expect(
-    await session.query(
-      'SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE datname = current_database()',
-    ),
-  ).toEqual([]);
+  expect(await settings(f)).toEqual([]);
+});
+
+test('clearing away drops the replication, also when the source is gone first, and keeps the fence and the bookkeeping', async () => {
+  const f = await fixture();
+  await f.stream();
+  await runActivity(f.steps.fence, [f.m, 'read-only']);
+  const { source } = f.endpoints;
+  Object.assign(f.endpoints, { source: { ...source, info: { ...source.info, port: '1' } } });
+  await expect(runActivity(f.steps.clearAway, [f.m])).rejects.toMatchObject({ type: 'ConnectionFailed' });
+  Object.assign(f.endpoints, { source });
+  const g = { ...f, source: await f.open('source') };
+  expect(await leftOf(g)).toEqual(['publication', 'slot']);
+  for (let time = 1; time <= 2; time += 1) {
+    await runActivity(f.steps.clearAway, [f.m]);
+    expect(await leftOf(g)).toEqual([]);
+    expect(await g.target.query('SELECT FROM pgtransit.migration')).toHaveLength(1);
+    expect(await settings(f)).toEqual(FENCED);
+  }
 });
 
 test('a source that cannot be reached does not keep the target from being undone, and the undoing is tried again', async () => {

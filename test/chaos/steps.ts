@@ -31,7 +31,7 @@ const REMEDIES = {
   'catching-up': ['restoreForeignKeys'],
   stopping: ['unfence', 'enableSubscriptions'],
   'rolling-back': ['unfenceTarget', 'enableReverse'],
-  undoing: ['undo'],
+  undoing: ['undo', 'clearAway'],
 } as const;
 
 export type Remedy = (typeof REMEDIES)[keyof typeof REMEDIES][number];

@@ -32,7 +32,7 @@ const MODES = {
     method: 'replication',
     after: null,
     first: [at('cancel', 'dropReplication@1:before')],
-    steps: ['dropReplication', 'finish'],
+    steps: ['dropReplication', 'clearAway', 'finish'],
   },
   'cancel-armed': {
     method: 'replication',

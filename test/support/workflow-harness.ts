@@ -126,6 +126,7 @@ export function stubActivities(databases: string[] = ['shop']): Activities {
     readReport: () => Promise.resolve({ tables: 2, rows: 10, bytes: 1000, warnings: [] }),
     finish: () => Promise.resolve({ warnings: [] }),
     undo: () => Promise.resolve({ leftovers: [] }),
+    clearAway: () => Promise.resolve(),
   } as unknown as Activities;
 }
 

@@ -125,7 +125,7 @@ test('cancelled while the source follows, only that ends: nothing of the migrati
     await reversing(handle);
     await handle.cancel();
     await expect(handle.result()).rejects.toThrow();
-    expect(calls.slice(-2)).toEqual(['dropReverse', 'finish']);
+    expect(calls.slice(-2)).toEqual(['clearAway', 'finish']);
     expect(calls).not.toContain('undo');
     expect(calls).not.toContain('unfence');
   });
