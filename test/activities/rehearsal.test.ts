@@ -83,7 +83,7 @@ test('it reckons with the comparison, but for what is known to be the same, with
   const after = await rehearse('external');
   const ended = await rehearse('read-only');
   expect(before.verify[0]).toBeGreaterThan(20);
-  expect(after.verify[0]).toBeGreaterThan(1000);
+  expect(after.verify[0]).toBeGreaterThanOrEqual(1000);
   expect(ended.verify[0]).toBe(0);
   expect(ended.again[0]).toBeLessThan(after.again[0] ?? 0);
   expect(ended.reverse[0]).toBeGreaterThanOrEqual(100);
