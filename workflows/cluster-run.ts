@@ -122,10 +122,11 @@ export class ClusterRun {
       return report;
     } catch (error) {
       if (isCancellation(error)) {
-        this.#status.databaseEnded(database, 'cancelled', 'Cancelled.');
+        const message = this.#status.cancelledAs(database);
+        this.#status.databaseEnded(database, 'cancelled', message);
         this.#stop.ended(database, `${database} was cancelled.`);
         // Only this child was cancelled: the others go on, and the report says so.
-        if (!CancellationScope.current().consideredCancelled) return bareReport(database, 'cancelled', 'Cancelled.');
+        if (!CancellationScope.current().consideredCancelled) return bareReport(database, 'cancelled', message);
         throw error;
       }
       const { type, message } = readFailure(error);

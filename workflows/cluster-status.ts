@@ -117,6 +117,14 @@ export class ClusterStatus {
     this.#tell();
   }
 
+  /** What a cancelled database leaves. Once its target serves it says so itself. */
+  cancelledAs(database: string): string {
+    const { phase, message } = this.#progress.get(database) ?? { phase: 'validating', message: '' };
+    if (phase === 'cancelled') return message;
+    const mayHaveMoved = ['finishing', 'reversing', 'rolling-back'].includes(phase);
+    return mayHaveMoved ? 'Its own workflow says who serves.' : 'The source is as it was.';
+  }
+
   databaseEnded(database: string, phase: Phase, message: string): void {
     const known = this.#progress.get(database);
     if (known !== undefined)

@@ -1,5 +1,6 @@
 import { defineSearchAttributeKey } from '@temporalio/common';
 import {
+  CancellationScope,
   getExternalWorkflowHandle,
   setCurrentDetails,
   upsertSearchAttributes,
@@ -121,6 +122,12 @@ export class DatabaseStatus {
     this.#tell(true);
   }
 
+  /** Temporal does not pass on what a cancelled workflow leaves, so the parent is told, and has heard it on return. */
+  async enterCancelled(message: string): Promise<void> {
+    this.enter('cancelled', message);
+    await CancellationScope.nonCancellable(() => this.#tellParent());
+  }
+
   /** The parent has passed an answer on. Counted before it is obeyed, so that all news from then on has it. */
   hearAnswer(): void {
     this.#answersHeard += 1;
@@ -200,15 +207,20 @@ export class DatabaseStatus {
     const progress = this.progress();
     setCurrentDetails(databaseDetails(progress, this.#measured));
     this.#tellSearch(progress);
+    // The parent hears of the end by the end itself, which has a report, but where it is a cancellation.
+    if (parentToo && !hasEnded(this.#phase)) void this.#tellParent();
+  }
+
+  async #tellParent(): Promise<void> {
     const parent = workflowInfo().parent;
-    // The parent hears of the end by the end itself.
-    if (!parentToo || parent === undefined || hasEnded(this.#phase)) return;
+    if (parent === undefined) return;
     this.#toldParent = Date.now();
     // By the clock, so that the news of a run that follows a reset come after those of the run before it.
     this.#newsToParent = Math.max(this.#newsToParent + 1, Date.now());
+    const progress = this.progress();
     // Without its run id, which a reset of the parent changes. A parent that has ended needs no news.
     const readiness = progress.readiness?.filter((condition) => !isOk(condition)) ?? null;
-    getExternalWorkflowHandle(parent.workflowId)
+    await getExternalWorkflowHandle(parent.workflowId)
       .signal(databaseProgressSignal, {
         number: this.#newsToParent,
         progress: { ...progress, readiness },

@@ -66,9 +66,10 @@ export async function ended(run: DatabaseRun, error: unknown): Promise<unknown> 
       : `Not everything could be ${endsWith === null ? 'undone' : 'cleared away'}: ${leftovers.join(' ')}`;
   const outcome = sentences(endsWith, left);
   const message = isCancelled
-    ? sentences('Cancelled.', outcome === '' ? 'The source is as it was.' : outcome)
+    ? sentences(outcome === '' ? 'The source is as it was.' : outcome)
     : sentences(failure.message, endsWith);
-  status.enter(isCancelled ? 'cancelled' : 'failed', message);
+  if (isCancelled && endsWith !== null) await status.enterCancelled(message);
+  else status.enter(isCancelled ? 'cancelled' : 'failed', message);
   const measured = status.measured;
   const report = capDatabaseReport({
     database: m.database,
@@ -87,7 +88,7 @@ export async function ended(run: DatabaseRun, error: unknown): Promise<unknown> 
   if (isCancelled && left === null) return error;
   if (isCancelled)
     // Temporal's "Canceled" would say that all is well.
-    return toApplicationFailure(new MigrationError('NotUndone', `${m.database}: ${message}`), [report]);
+    return toApplicationFailure(new MigrationError('NotUndone', `${m.database}: Cancelled. ${message}`), [report]);
   const type = failure.type === 'Unknown' ? 'ServerError' : failure.type;
   const next = outcome === '' ? 'Everything was undone. Mend the cause, then start the migration again.' : outcome;
   return toApplicationFailure(new MigrationError(type, `${m.database}: ${message}`, { ...failure.details, next }), [

@@ -29,7 +29,7 @@ export const cancelCommand = (secrets: Secrets): Command =>
         async ({ client }, migration) => {
           if (flags.yes !== true) await confirm(`Cancel ${migration}? ${WHAT}`);
           await client.workflow.getHandle(migration).cancel();
-          return `${migration} is told to undo everything.`;
+          return `${migration} is told to end, and to undo what it has made on the source.`;
         },
         'cancelled',
       ),

@@ -10,11 +10,13 @@ import type { SessionFlags } from './command-session.ts';
 import { print, sessionCommand, withTemporal } from './command-session.ts';
 import type { FoundMigration } from './migrations.ts';
 import { listMigrations, selectMigration } from './migrations.ts';
+import { answerCommand } from './view/next-step.ts';
 import { progressLine } from './view/summary.ts';
 import { plain } from './view/text.ts';
 
 const HELP = `
-Numbers are those of the last measurement: every few seconds during the copy, every 5 minutes while it streams.
+Numbers are as they were last told: every few seconds during the copy; while it streams, every 10 minutes times the
+number of databases, and news at once.
 
 Examples:
   pgtransit status
@@ -39,16 +41,24 @@ export const statusCommand = (secrets: Secrets): Command =>
 const progressOf = (session: TemporalSession, { id, taskQueue }: FoundMigration): Promise<ClusterProgress> =>
   withQueries(session, taskQueue, () => session.client.workflow.getHandle(id).query<ClusterProgress>(MESSAGE.progress));
 
-const render = ({ id, phase, measuredAt, attention, databases }: ClusterProgress, isServed: boolean): string =>
+const render = ({ id, phase, measuredAt, databases }: ClusterProgress, isServed: boolean): string =>
   [
     `${plain(id)}: ${phase}, as measured at ${measuredAt}`,
-    ...databases.flatMap((database) => [`  ${progressLine(database)}`, ...readiness(database)]),
-    ...(attention === null ? [] : [`Needs you; answer with \`pgtransit resolve\`: ${plain(attention)}`]),
+    ...databases.flatMap((database) => [
+      `  ${progressLine(database)}`,
+      ...answer(id, database),
+      ...readiness(database),
+    ]),
     // The servers replicate all the same.
     ...(isServed || hasEnded(phase)
       ? []
       : ['No worker carries out its steps now: nothing is decided, and no fence is lifted, until one is there.']),
   ].join('\n');
+
+function answer(id: string, database: DatabaseProgress): string[] {
+  const wanted = answerCommand(id, database);
+  return wanted === null ? [] : [`    ${wanted.command}   ${wanted.others}`.trimEnd()];
+}
 
 /** The parent of the databases knows what is not ok. */
 function readiness({ readiness: missing, attention }: DatabaseProgress): string[] {

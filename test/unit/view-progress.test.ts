@@ -67,6 +67,21 @@ ready     done
 To cut over (without a fence: stop the writes to the source first):
   pgtransit stop pgtransit-0123456789ab`));
 
+  test('gives the command by which somebody says that they have done what is waited for', () => {
+    const asked = 'shop: Lead the clients of shop to the target. Then send the update switched.';
+    const waits = database('shop', { phase: 'finishing', lagBytes: null, attention: asked, waitsFor: 'switched' });
+    expect(render(cluster([waits], { phase: 'finishing' }))).toContain(
+      '\n    pgtransit switched pgtransit-0123456789ab --database shop --by NAME',
+    );
+  });
+
+  test('says what a cancelled migration leaves', () => {
+    const message = 'The target serves. The source is still read-only.';
+    const cancelled = database('shop', { phase: 'cancelled', message });
+    expect(render(cluster([cancelled], { phase: 'cancelled' }))).toContain(`shop      cancelled    ${message}`);
+    expect(progressLine(cancelled)).toBe(`shop: cancelled. ${message}`);
+  });
+
   test('says after a cutover how to go back, and how to stay', () => {
     const databases = [database('shop', { phase: 'reversing', lagBytes: 0 })];
     expect(render(cluster(databases, { phase: 'reversing' }))).toBe(`pgtransit-0123456789ab: reversing

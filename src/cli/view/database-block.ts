@@ -37,7 +37,7 @@ const fitting = (versions: readonly string[], width: number): string =>
 function versions(database: DatabaseProgress, live: LiveDatabase | undefined): string[][] {
   const { bytes, phase, message } = database;
   const waitingFor = live === undefined || live.waitingFor === '' ? [] : [`waits for ${plain(live.waitingFor)}`];
-  if (hasEnded(phase)) return [[]];
+  if (hasEnded(phase)) return [phase === 'cancelled' ? [plain(message)] : []];
   if (!isCopying(database)) {
     const lag = describeLag(database);
     if (lag !== '') return [[lag, ...waitingFor]];

@@ -3,12 +3,14 @@ import type { ClusterProgress, DatabaseProgress } from '../../domain/progress.ts
 import { shellQuote } from '../../preflight/shell.ts';
 import { plain } from './text.ts';
 
-/** The command that answers a parked database, and what else it takes; null when there is nothing to answer. */
+/** The command that a database waits for, and what else it takes; null when it waits for none. */
 export function answerCommand(
   id: string,
-  { database, answers }: DatabaseProgress,
+  { database, answers, waitsFor }: DatabaseProgress,
 ): { command: string; others: string } | null {
   const [first, ...others] = answers;
+  if (first === undefined && waitsFor !== null)
+    return { command: `pgtransit ${waitsFor} ${shellQuote(plain(id))}${only(database)} --by NAME`, others: '' };
   if (first === undefined) return null;
   return {
     command: `pgtransit resolve ${first} ${shellQuote(plain(id))}${only(database)}`,

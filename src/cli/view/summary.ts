@@ -62,7 +62,7 @@ export const troubles = (whole: LiveDatabase | undefined): string[] => [
 /** One database on one line. */
 export const progressLine = (database: DatabaseProgress, live?: LiveDatabase): string =>
   [
-    `${plain(database.database)}: ${database.phase}`,
+    `${plain(database.database)}: ${database.phase}${database.phase === 'cancelled' ? `. ${plain(database.message)}` : ''}`,
     ...(isCopying(database)
       ? [describeTables(database), describeBytes(database), ...describeRate(database, live?.bytesPerSecond ?? null)]
       : [describeLag(database)]),
