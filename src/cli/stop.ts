@@ -13,7 +13,7 @@ import { collect, splitNames } from './name-list.ts';
 import { wholeNumber } from './whole-number.ts';
 
 const HELP = `
-Stop the application's writes first, unless the migration was started with --fence. What is written to the source after
+Stop the application's writes first, unless a fence keeps them out (--fence). What is written to the source after
 the end of the replication stays there; the report says how much it was.
 
 Example:
