@@ -75,6 +75,7 @@ export type SweepMode = keyof typeof MODES;
 
 /** Kills the worker at every failpoint of a migration at which something changes: before, during and after each. */
 export async function sweep(mode: SweepMode, say: Say): Promise<RunResult[]> {
+  if (!(mode in MODES)) throw new Error(`There is no mode "${mode}"; there are ${Object.keys(MODES).join(', ')}.`);
   const { method, after, first, steps } = MODES[mode];
   const plan = (seed: number, kills: PlannedEvent[]): RunPlan => ({
     seed,
