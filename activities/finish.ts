@@ -2,6 +2,7 @@ import { LEDGER_SCHEMA, NAME_PREFIX } from '../src/contract.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import { LIMITS } from '../src/domain/limits.ts';
 import type { Migration } from '../src/domain/migration.ts';
+import { LOCKED_OUT } from '../src/domain/progress.ts';
 import { analyzeTables } from '../src/postgres/analyze.ts';
 import type { Session } from '../src/postgres/connection.ts';
 import type { EntryRow } from '../src/postgres/entry.ts';
@@ -31,7 +32,7 @@ export function createFinishActivities(deps: ActivityDeps) {
         const fence = await readFence(target);
         if (fence?.kind !== 'lock-out') return written;
         const sql = grantsAsSql(m.database, fence);
-        const message = `On the source nobody may connect to the database any more. To let them in again: ${sql}`;
+        const message = `${LOCKED_OUT} To let them in again: ${sql}`;
         return { ...written, warnings: [...written.warnings, message] };
       });
     },

@@ -2,7 +2,7 @@ import { isCancellation } from '@temporalio/workflow';
 import { readFailure, toApplicationFailure } from '../src/domain/application-failure.ts';
 import { MigrationError } from '../src/domain/failure.ts';
 import type { Fence } from '../src/domain/plan.ts';
-import { capDatabaseReport } from '../src/domain/progress.ts';
+import { capDatabaseReport, LOCKED_OUT } from '../src/domain/progress.ts';
 import type { DatabaseRun } from './database-run.ts';
 import { endStep } from './step.ts';
 
@@ -30,6 +30,13 @@ export function targetServes(run: DatabaseRun, fence: Fence, areHeld: boolean): 
   );
   const follows = m.plan.reverse === false ? '' : ', and the source follows it no more';
   run.endsWith = sentences(`The target serves${follows}.`, STILL_FENCED[fence]);
+  if (fence === 'lock-out')
+    // Only the bookkeeping knows what was granted; without it, it is said in general.
+    compensations.add('read who could connect to the source', async () => {
+      const written = await endStep('readReport', `${m.database}: read what was done`, m).catch(() => null);
+      const lockedOut = written?.warnings.find((warning) => warning.startsWith(LOCKED_OUT));
+      if (lockedOut !== undefined) run.endsWith = sentences(`The target serves${follows}.`, lockedOut);
+    });
   if (!areHeld) return;
   compensations.add('let the clients go on in PgBouncer', () =>
     endStep('unfence', `${m.database}: let the clients go on, wherever PgBouncer leads them`, m),
@@ -54,27 +61,31 @@ export const STILL_FENCED: Record<Fence, string> = {
   external: 'The fence on the source is still up, unless who put it up has lifted it.',
 };
 
-/** Puts back or clears away, and returns the failure or cancellation to end with, with the report in its details. */
+/** Puts back or clears away, and returns the cancellation to end with, or the failure with the report in its details. */
 export async function ended(run: DatabaseRun, error: unknown): Promise<unknown> {
-  const { m, status, endsWith } = run;
+  const { m, status } = run;
   const leftovers = await run.compensations.run();
-  const isCancelled = isCancellation(error);
+  const { endsWith } = run;
   const failure = readFailure(error);
   const left =
     leftovers.length === 0
       ? null
       : `Not everything could be ${endsWith === null ? 'undone' : 'cleared away'}: ${leftovers.join(' ')}`;
   const outcome = sentences(endsWith, left);
-  const message = isCancelled
-    ? sentences(outcome === '' ? 'The source is as it was.' : outcome)
-    : sentences(failure.message, endsWith);
-  if (isCancelled && endsWith !== null) await status.enterCancelled(message);
-  else status.enter(isCancelled ? 'cancelled' : 'failed', message);
+  if (isCancellation(error) && left === null) {
+    if (endsWith === null) status.enter('cancelled', 'The source is as it was.');
+    else await status.enterCancelled(endsWith);
+    return error;
+  }
+  // Temporal's "Canceled" would say that all is well.
+  const isNotUndone = isCancellation(error);
+  const message = isNotUndone ? sentences('Cancelled.', outcome) : sentences(failure.message, endsWith);
+  status.enter('failed', message);
   const measured = status.measured;
   const report = capDatabaseReport({
     database: m.database,
     method: m.method,
-    status: isCancelled && left === null ? 'cancelled' : 'failed',
+    status: 'failed',
     message,
     tables: measured?.tables?.copied ?? 0,
     rows: measured?.rows ?? 0,
@@ -85,15 +96,11 @@ export async function ended(run: DatabaseRun, error: unknown): Promise<unknown> 
     cutover: null,
     warnings: [...run.warnings, ...leftovers],
   });
-  if (isCancelled && left === null) return error;
-  if (isCancelled)
-    // Temporal's "Canceled" would say that all is well.
-    return toApplicationFailure(new MigrationError('NotUndone', `${m.database}: Cancelled. ${message}`), [report]);
-  const type = failure.type === 'Unknown' ? 'ServerError' : failure.type;
   const next = outcome === '' ? 'Everything was undone. Mend the cause, then start the migration again.' : outcome;
-  return toApplicationFailure(new MigrationError(type, `${m.database}: ${message}`, { ...failure.details, next }), [
-    report,
-  ]);
+  const [type, details] = isNotUndone
+    ? (['NotUndone', {}] as const)
+    : ([failure.type === 'Unknown' ? 'ServerError' : failure.type, { ...failure.details, next }] as const);
+  return toApplicationFailure(new MigrationError(type, `${m.database}: ${message}`, details), [report]);
 }
 
 const sentences = (...texts: readonly (string | null)[]): string =>

@@ -258,7 +258,9 @@ async function leadClientsOver(run: DatabaseRun, cutover: CutoverReport): Promis
     `Lead the clients of ${m.database} to the target.${held} Then send the update switched.`,
   );
   cutover.switchedAt = new Date().toISOString();
-  if (areHeld) await run.attempt('resumeClients', `${m.database}: let the clients go on in PgBouncer`, m);
+  if (!areHeld) return;
+  await run.attempt('resumeClients', `${m.database}: let the clients go on in PgBouncer`, m);
+  targetServes(run, cutover.fence, false);
 }
 
 function doneMessage(m: Migration, tables: number, rows: number, cutOver: CutOver | null): string {

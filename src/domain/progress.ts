@@ -143,3 +143,6 @@ export function capClusterReport(report: ClusterReport): ClusterReport {
     roles.push({ role: '', status: 'exists', placeholder: false, message: `And ${dropped} more roles.` });
   return { ...report, roles, databases };
 }
+
+/** Begins the warning with the statements that let clients of the source in again. */
+export const LOCKED_OUT = 'On the source nobody may connect to the database any more.';

@@ -103,6 +103,17 @@ describe('once the target serves', () => {
     });
   });
 
+  test('a cancel says how clients are let in on a source that is locked', async () => {
+    const warning = 'On the source nobody may connect to the database any more. To let them in again: GRANT …';
+    const readReport = () => Promise.resolve({ tables: 1, rows: 1, bytes: 1, warnings: ['Another one.', warning] });
+    await withWorkers({ readReport, finish: hangsOnce({ warnings: [] }) }, async (harness) => {
+      const handle = await cutOver(harness, { stop: { fence: 'lock-out' } });
+      await called(harness, 'finish');
+      expect(await cancelled(handle, harness)).toBe(`The target serves. ${warning}`);
+      expect(harness.calls.slice(-3)).toEqual(['readReport', 'clearAway', 'finish']);
+    });
+  });
+
   test('it stays so also while somebody leads the clients over', async () => {
     await withWorkers({}, async (harness) => {
       const handle = await cutOver(harness, AWAITED);
@@ -166,6 +177,7 @@ test('a cancel that could not be undone is a failure, which says what is left', 
         'b: Cancelled. Not everything could be undone: Could not undo everything on both servers: The role may not drop the slot.',
       );
       expect(message).not.toContain('a: ');
+      expect((await progressOf(handle)).databases.map(({ phase }) => phase)).toEqual(['cancelled', 'failed']);
     },
     ['a', 'b'],
   );
