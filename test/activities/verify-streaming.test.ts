@@ -34,7 +34,8 @@ const WRITES = [
   `DELETE FROM public.queue WHERE id = 1`,
   `INSERT INTO public.queue VALUES (1, 1)`,
   `UPDATE public."Named, oddly" SET v = v || '.' WHERE part = 1`,
-  `UPDATE public.large SET id = -id WHERE id = 1 + floor(random() * 20000)::int`,
+  // Below the rows that tests spoil: one that moves on to a part that was looked at already is left to the fence.
+  `UPDATE public.large SET id = -id WHERE id = 1 + floor(random() * 12000)::int`,
   `DELETE FROM public.keyless WHERE ctid = (SELECT min(ctid) FROM public.keyless WHERE a = 3)`,
   `INSERT INTO public.keyless VALUES (3, 'same')`,
   `UPDATE public.day SET id = id + 1000 WHERE id = 1 + floor(random() * 100)::int`,
